@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+GENERATED := cms_python/api cms_python/models cms_python/api_client.py cms_python/api_response.py \
+	cms_python/configuration.py cms_python/exceptions.py cms_python/rest.py
+
+.PHONY: help demo test check generate clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/sandbox.stamp  ## track leads and sales against a local sandbox
+	@$(BIN)/python examples/quickstart.py
+
+test: $(VENV)/dev.stamp  ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp  ## lint, and check the types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pyright --warnings --pythonpath $(BIN)/python
+
+# The generator never removes a file, and ends lists with a comma that would keep them long.
+generate: $(VENV)/generate.stamp  ## write the generated code and its reference pages anew
+	rm -rf cms_python/api cms_python/models
+	$(BIN)/openapi-generator-cli generate -c generator.yaml >/dev/null
+	rm -rf .openapi-generator
+	cp openapi.yaml cms_python/openapi.yaml
+	$(BIN)/ruff check --quiet --isolated --target-version py39 --line-length 100 \
+		--select F401,F811,I,UP006,UP035 --fix $(GENERATED)
+	$(BIN)/ruff format --quiet --config 'format.skip-magic-trailing-comma = true' $(GENERATED)
+
+clean:  ## remove what the other commands made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/%.stamp: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	@touch $@

@@ -1,0 +1,34 @@
+# Generated from openapi.yaml. Edit templates/ and run `make generate`.
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from cms_python.exceptions import InvalidResponseException
+from cms_python.models.base_model import Model
+
+T = TypeVar("T", bound=Model)
+
+
+@dataclass(frozen=True)
+class ApiResponse(Generic[T]):
+    """A 2xx answer whose body is a JSON object, or empty.
+
+    ``content`` is the body as the server wrote it, ``raw_data`` its bytes, ``data`` its model.
+    """
+
+    status_code: int
+    headers: Mapping[str, str]
+    raw_data: bytes
+    content: dict[str, Any]
+    response_type: type[T]
+
+    @property
+    def data(self) -> T:
+        """The answer's model. Raises InvalidResponseException where the answer has other types."""
+        try:
+            return self.response_type.from_dict(self.content)
+        except ValidationError:
+            reason = f"The answer does not fit {self.response_type.__name__}."
+        raise InvalidResponseException(self.status_code, reason, self.headers, self.raw_data)

@@ -1,0 +1,117 @@
+# Generated from openapi.yaml. Edit templates/ and run `make generate`.
+import json
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from urllib3 import Retry, Timeout
+
+from cms_python.configuration import SERVERS, Configuration
+from cms_python.exceptions import InvalidResponseException
+from cms_python.transport import FOREIGN_ERRORS, Connections, read_body, translated
+
+MAX_ANSWER_BYTES = 1024 * 1024
+# Nothing that reads, copies or shows an answer may run out of stack.
+DEEPEST_JSON = 64
+
+# One request is one attempt: nothing is sent twice, and no redirect is followed.
+_ONCE = Retry(total=False)
+
+
+@dataclass(frozen=True)
+class RESTResponse:
+    """An answer, read whole. Header names are in lower case."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    data: bytes
+
+    def json(self) -> Any:
+        """The body as JSON. Raises ValueError where it is none, or nested beyond reason."""
+        try:
+            value = json.loads(self.data)
+        except RecursionError:
+            raise ValueError("JSON nested too deeply") from None
+        level = [value]
+        for _ in range(DEEPEST_JSON):
+            level = [inner for each in level for inner in _children(each)]
+            if not level:
+                return value
+        raise ValueError("JSON nested too deeply")
+
+
+class RESTClient:
+    """Sends bytes and reads bytes. Its connections are made at first use, and anew after a fork."""
+
+    _lock: threading.Lock
+    _connections: Optional[Connections]
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.forget()
+        _clients.add(self)
+
+    def request(
+        self, method: str, path: str, *, headers: Mapping[str, str], body: bytes, timeout: float
+    ) -> RESTResponse:
+        """Sends once and reads the answer, in ``timeout`` seconds. Raises ApiException."""
+        pool, prefix = self._connections or self._connect()
+        try:
+            answer = pool.urlopen(
+                method,
+                prefix + path,
+                body=body,
+                headers=headers,
+                retries=_ONCE,
+                redirect=False,
+                timeout=Timeout(total=timeout),
+                preload_content=False,
+                assert_same_host=False,
+            )
+        except FOREIGN_ERRORS as error:
+            raise translated(error, sent=True) from None
+        names = {name.lower(): value for name, value in answer.headers.items()}
+        data = read_body(answer, MAX_ANSWER_BYTES + 1)
+        if len(data) > MAX_ANSWER_BYTES and 200 <= answer.status < 300:
+            raise InvalidResponseException(answer.status, "The answer is over 1 MiB long.", names)
+        return RESTResponse(answer.status, answer.reason or "", names, data)
+
+    def close(self) -> None:
+        """Closes the idle connections. A later request opens new ones."""
+        connections, self._connections = self._connections, None
+        if connections:
+            connections.pool.close()
+
+    def forget(self) -> None:
+        """Lets go of what a fork copied: sockets that the parent uses, a lock it may hold."""
+        self._lock = threading.Lock()
+        self._connections = None
+
+    def _connect(self) -> Connections:
+        with self._lock:
+            if self._connections is None:
+                host = self.configuration.host or SERVERS[0]
+                self._connections = Connections.to(host, self.configuration)
+            return self._connections
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+_clients: "weakref.WeakSet[RESTClient]" = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for client in _clients:
+        client.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

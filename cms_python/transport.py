@@ -1,0 +1,205 @@
+"""urllib3's connections, made to keep a deadline, to survive a fork, to say what went wrong."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import queue
+import socket
+import ssl
+from collections import deque
+from time import monotonic
+from typing import Any, NamedTuple, Optional, cast
+from urllib.parse import unquote, urlsplit
+
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, make_headers
+from urllib3 import exceptions as urllib3_exceptions
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from cms_python.configuration import Configuration
+from cms_python.exceptions import (
+    ApiException,
+    ConnectionException,
+    InvalidResponseException,
+    TimeoutException,
+    TlsException,
+)
+
+__all__ = ["FOREIGN_ERRORS", "Connections", "read_body", "translated"]
+
+FOREIGN_ERRORS = (
+    urllib3_exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+    ValueError,
+)
+_TIMEOUTS = (socket.timeout, TimeoutError, urllib3_exceptions.ReadTimeoutError)
+_TLS_CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+_BROKEN_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)
+
+
+class Connections(NamedTuple):
+    """A pool of connections to one host, and what stands before each path on them."""
+
+    pool: HTTPConnectionPool
+    prefix: str
+
+    @classmethod
+    def to(cls, host: str, configuration: Configuration) -> Connections:
+        """A pool for an absolute URL; connects to nothing yet. Raises TlsException."""
+        url, proxy = urlsplit(host), urlsplit(configuration.proxy or "")
+        options: dict[str, Any] = {"maxsize": configuration.connection_pool_maxsize}
+        if "https" in (url.scheme, proxy.scheme):
+            options["ssl_context"] = _ssl_context(configuration)
+        if configuration.proxy:
+            credentials = unquote(proxy.netloc.rpartition("@")[0])
+            options["proxy_ssl_context"] = options.get("ssl_context")
+            options["proxy_headers"] = make_headers(proxy_basic_auth=credentials or None)
+            manager: PoolManager = ProxyManager(configuration.proxy, **options)
+        else:
+            manager = PoolManager(**options)
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        # A proxy needs the whole URL to forward plain http; to https it tunnels.
+        forwarded = configuration.proxy and url.scheme == "http"
+        prefix = host if forwarded else url.path
+        return cls(manager.connection_from_url(host), prefix.rstrip("/"))
+
+
+def read_body(answer: BaseHTTPResponse, limit: int) -> bytes:
+    """Up to ``limit`` bytes of the body, or somewhat more. Raises ApiException for a broken 2xx."""
+    data = b""
+    try:
+        while len(data) < limit:
+            part = answer.read(65536, decode_content=False)
+            if not part:
+                break
+            data += part
+    except FOREIGN_ERRORS as error:
+        # The status of an error says enough; a good one needs its body to be believed.
+        if 200 <= answer.status < 300:
+            raise translated(error, sent=True) from None
+    finally:
+        answer.close()
+    return data
+
+
+def translated(error: BaseException, *, sent: bool) -> ApiException:
+    """Our exception for one of urllib3, http.client, ssl or the system, without its text.
+
+    Their texts hold URLs, which may hold a proxy's password, and what a server wrote.
+    """
+    root = _root(error)
+    if isinstance(root, _TIMEOUTS):
+        did = "answer" if sent else "accept a connection"
+        return TimeoutException(f"The server did not {did} in time.", sent)
+    if isinstance(root, ssl.SSLError) and not isinstance(root, _TLS_CLOSED):
+        return TlsException(f"No trusted connection could be made: {_detail(root)}.", sent)
+    if isinstance(root, http.client.HTTPException) and not isinstance(root, _BROKEN_OFF):
+        return InvalidResponseException(0, "What answers does not speak HTTP.")
+    if sent:
+        return ConnectionException(f"The connection broke off: {_detail(root)}.", sent)
+    return ConnectionException(f"No connection could be made: {_detail(root)}.", sent)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The innermost of the errors that are wrapped, as cause or as argument, in one another."""
+    wrapped = (error.__cause__, *error.args)
+    inner = next((each for each in wrapped if isinstance(each, Exception)), None)
+    return _root(inner) if inner else error
+
+
+def _detail(error: BaseException) -> str:
+    """What the system or the TLS library says of an error, else the name of its kind."""
+    said = getattr(error, "verify_message", None) or getattr(error, "strerror", None)
+    return str(said or type(error).__name__).rstrip(".")
+
+
+def _ssl_context(configuration: Configuration) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        if configuration.cert_file:
+            context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    except OSError as error:
+        reason = f"The CA file or the client certificate cannot be used: {_detail(error)}."
+        raise TlsException(reason, sent=False) from None
+    return context
+
+
+class _TimedReader(io.RawIOBase):
+    """A socket's bytes, all of them within the timeout that else holds for each read alone."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        self._deadline = monotonic() + cast(float, sock.gettimeout())
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        self._sock.settimeout(max(self._deadline - monotonic(), 0.001))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        # All that is asked of the socket is makefile().
+        super().__init__(cast(socket.socket, _TimedReader(sock)), *args, **kwargs)
+
+
+class _Connection(HTTPConnection):
+    response_class = _TimedResponse
+
+    def connect(self) -> None:
+        # Each address of the host would get the whole timeout, and so would each step after it:
+        # a proxy's handshake, its answer, the server's handshake.
+        try:
+            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            steps = len(addresses) + (3 if self.proxy else 1)
+            self.timeout = cast(float, self.timeout) / steps
+            super().connect()
+        except FOREIGN_ERRORS as error:
+            raise translated(error, sent=False) from None
+
+
+class _SecureConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _IdleConnections(queue.LifoQueue[Any]):
+    """The last in is the first out, without the lock that a fork may copy while it is held."""
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self.maxsize = maxsize
+        self._idle: deque[Any] = deque()
+
+    def get(self, *_: Any, **__: Any) -> Any:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, item: Any, *_: Any, **__: Any) -> None:
+        if len(self._idle) < self.maxsize:
+            self._idle.append(item)
+        elif item is not None:
+            item.close()
+
+
+class _Pool(HTTPConnectionPool):
+    # urllib3 declares a protocol that its own classes do not quite fit.
+    ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType]
+    QueueCls = _IdleConnections
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection  # pyright: ignore[reportAssignmentType], as above
+    QueueCls = _IdleConnections
