@@ -1,0 +1,34 @@
+"""How an event leaves: what every delivery offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Optional
+
+from cms_python.events import Event
+from cms_python.results import TrackResult
+
+__all__ = ["Delivery"]
+
+
+class Delivery(ABC):
+    """A way for an event to leave. ``CMSClient(delivery=...)`` takes one of your own as well.
+
+    Example:
+        >>> from cms_python.results import success
+        >>> class Printing(Delivery):
+        ...     def deliver(self, event):
+        ...         print(event.kind, event.payload.event_name)
+        ...         return success("Printed")
+    """
+
+    @abstractmethod
+    def deliver(self, event: Event) -> TrackResult:
+        """Delivers the event, or takes charge of it. Returns the caller's result, never raises."""
+
+    def flush(self, timeout: Optional[float] = None) -> bool:  # noqa: ARG002, for those that queue
+        """Waits up to ``timeout`` seconds until nothing is queued; tells whether that is so."""
+        return True
+
+    def close(self) -> None:  # noqa: B027, there may be nothing to let go of
+        """Lets go of connections and threads. May be called twice."""

@@ -1,0 +1,133 @@
+"""Now, over HTTP: attempts inside one deadline."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from time import monotonic
+from typing import Optional
+
+from cms_python import results, settings
+from cms_python.api import TrackingApi
+from cms_python.api_response import ApiResponse
+from cms_python.delivery import Delivery, retries
+from cms_python.events import Event
+from cms_python.exceptions import ApiException
+from cms_python.models import LeadPayload, TrackResponse
+from cms_python.results import TrackFailure, TrackResult
+
+__all__ = ["Direct"]
+
+# Seconds below which the time that is left is not shared with a further attempt.
+SHORTEST_ATTEMPT = 1.0
+
+_log = logging.getLogger("cms_python")
+
+
+class Direct(Delivery):
+    """Sends each event at once and waits for the answer.
+
+    ``timeout`` bounds a delivery in seconds, all attempts and the waits between them together.
+    After the first attempt at most ``max_retries`` more are made.
+    """
+
+    def __init__(self, api: TrackingApi, *, timeout: float, max_retries: int) -> None:
+        settings.check_limits(timeout, max_retries)
+        self._api = api
+        self._timeout = timeout
+        self._max_retries = max_retries
+
+    def deliver(self, event: Event) -> TrackResult:
+        """Returns when the API has answered, or when no further attempt helps or fits."""
+        deadline = monotonic() + self._timeout
+        attempts, ambiguous = 0, False
+        while True:
+            attempts += 1
+            try:
+                response = self._attempt(event, attempts, deadline)
+                refusal = results.refusal(response)
+                if refusal is None:
+                    return results.accepted(response)
+                failed = refusal
+            except ApiException as error:
+                failed = error
+            if failed.status == 409 and ambiguous:
+                return results.success("Event tracked successfully by an earlier attempt")
+            ambiguous = ambiguous or retries.may_have_arrived(failed)
+            wait = self._wait(failed, attempts, deadline)
+            if wait is None:
+                return self._given_up(event, failed, attempts, ambiguous)
+            time.sleep(wait)
+
+    def with_options(self, timeout: Optional[float], max_retries: Optional[int]) -> Direct:
+        """A delivery over the same connections, with other limits where they are given."""
+        return Direct(
+            self._api,
+            timeout=self._timeout if timeout is None else timeout,
+            max_retries=self._max_retries if max_retries is None else max_retries,
+        )
+
+    def close(self) -> None:
+        """Closes the idle connections. A later delivery opens new ones."""
+        self._api.api_client.close()
+
+    def _attempt(self, event: Event, attempts: int, deadline: float) -> ApiResponse[TrackResponse]:
+        """One request, in the time that is left for it."""
+        started = monotonic()
+        left = max(deadline - started, 0.001)
+        if attempts <= self._max_retries:
+            # A server that hangs must leave time for another attempt.
+            left = max(left / 2, min(left, SHORTEST_ATTEMPT))
+        payload, key, status = event.payload, event.idempotency_key, 0
+        try:
+            if isinstance(payload, LeadPayload):
+                send = partial(self._api.track_lead_with_http_info, payload)
+            else:
+                send = partial(self._api.track_sale_with_http_info, payload)
+            response = send(key, _request_timeout=left)
+            status = response.status_code
+            return response
+        except ApiException as error:
+            status = error.status
+            raise
+        finally:
+            milliseconds = (monotonic() - started) * 1000
+            _log.debug(
+                "POST /track/%s: status %d, attempt %d, %.0f ms, key %s",
+                event.kind,
+                status,
+                attempts,
+                milliseconds,
+                key,
+            )
+
+    def _wait(self, failed: ApiException, attempts: int, deadline: float) -> Optional[float]:
+        """Seconds to wait before the next attempt; None where none helps or fits."""
+        if attempts > self._max_retries or not retries.is_retryable(failed):
+            return None
+        wait = max(retries.backoff(attempts), retries.retry_after(failed.headers) or 0.0)
+        return wait if monotonic() + wait < deadline else None
+
+    def _given_up(
+        self, event: Event, failed: ApiException, attempts: int, ambiguous: bool
+    ) -> TrackFailure:
+        token = self._api.api_client.configuration.access_token
+        failure = results.failure(
+            failed,
+            attempts=attempts,
+            idempotency_key=event.idempotency_key,
+            retryable=retries.is_retryable(failed),
+            ambiguous=ambiguous,
+            retry_after=retries.retry_after(failed.headers),
+            hidden=[*event.personal_data(), *filter(None, [token])],
+        )
+        _log.warning(
+            "Gave up on a %s: %s, status %d, attempt %d, key %s",
+            event.kind,
+            failure["type"],
+            failed.status,
+            attempts,
+            event.idempotency_key,
+        )
+        return failure
