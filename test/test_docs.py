@@ -1,0 +1,164 @@
+"""Every code block of the README and the docs does what it says."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+import cms_python
+from cms_python import CMSClient, TrackFailure, TrackSuccess
+from cms_python.sandbox import Sandbox
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+# Shown elsewhere: by .ci/run, which makes the environments that these lines speak of.
+IN_CI = {
+    "make demo",
+    "make test",
+    'python -m pip install -e ".[sandbox]"',
+    "python examples/quickstart.py",
+    'python -m pip install -e ".[dev]"',
+    "python -m pytest",
+}
+# Need the package index or the Git host; .ci/run installs the built wheel and sdist instead.
+FROM_THE_NETWORK = {
+    "pip install cms-python-client",
+    "pip install git+https://github.com/CutMeShort/cms-python-client.git",
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [code for name, code in found if name == language]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_of_a_page_runs(
+    page: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One block after the other, as a reader types them, against the sandbox."""
+    monkeypatch.setenv("CMS_HOST", sandbox.url)
+    monkeypatch.setenv("CMS_BEARER_TOKEN", "a-token")
+    names: dict[str, object] = {"__name__": "__main__"}
+    for code in blocks(page, "python"):
+        exec(compile(code, page.name, "exec"), names)
+        assert (
+            typing.cast("dict[str, object]", names.get("response", {})).get("success") is not False
+        )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_json_of_a_page_is_a_result(page: Path) -> None:
+    """The dicts that are shown have exactly the keys that come back."""
+    for code in blocks(page, "json"):
+        shown = json.loads(code)
+        expected = TrackSuccess if shown["success"] else TrackFailure
+        assert list(shown) == list(expected.__annotations__)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_are_run_somewhere(page: Path) -> None:
+    """A command is run here, or in .ci/run, where it stands word for word."""
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for line in "".join(blocks(page, "bash")).splitlines():
+        if line in IN_CI:
+            assert line in ci
+        elif line.startswith("make "):
+            assert f"\n{line.split()[1]}:" in makefile
+        elif line not in FROM_THE_NETWORK:
+            subprocess.run(["bash", "-c", line], check=True, timeout=60, cwd=ROOT)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_block_of_a_page_is_of_a_language_that_nothing_runs(page: Path) -> None:
+    """A new kind of block needs a test of its own."""
+    languages = {name for name, _ in BLOCK.findall(page.read_text(encoding="utf-8"))}
+    assert languages <= {"", "bash", "json", "python"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    """To a file that is there."""
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_examples_in_docstrings_run(
+    sandbox: Sandbox, client: CMSClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an editor shows beside a call is true."""
+    monkeypatch.setenv("CMS_HOST", sandbox.url)
+    monkeypatch.setenv("CMS_BEARER_TOKEN", "a-token")
+    tried = 0
+    for each in pkgutil.walk_packages(cms_python.__path__, "cms_python."):
+        if each.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(each.name)
+        results = doctest.testmod(module, extraglobs={"client": client})
+        assert results.failed == 0, each.name
+        tried += results.attempted
+    assert tried > 5
+
+
+def run_example(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / name)],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_the_quickstart_shows_five_results_and_what_was_stored() -> None:
+    """No account, no network, one command."""
+    ran = run_example("quickstart.py")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.count('"success": true') == 4
+    assert ran.stdout.count('"success": false') == 1
+    assert "sale purchase_completed of user_42 through id_123: 4999 cents" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("lead_example.py", ["signup_started", "kyc_completed"]),
+        ("sale_example.py", ["purchase_completed"]),
+    ],
+)
+def test_an_example_tracks_against_the_host_of_the_environment(
+    sandbox: Sandbox, name: str, stored: list[str]
+) -> None:
+    """CMS_HOST and CMS_BEARER_TOKEN are all that it needs."""
+    ran = run_example(name, CMS_HOST=sandbox.url, CMS_BEARER_TOKEN="x")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert [event.event_name for event in sandbox.events] == stored
+
+
+@pytest.mark.parametrize("name", ["lead_example.py", "sale_example.py"])
+def test_an_example_prints_a_failure_where_nobody_answers(name: str) -> None:
+    """A sentence, not a traceback."""
+    with Sandbox() as stopped:
+        url = stopped.url
+    ran = run_example(name, CMS_HOST=url, CMS_BEARER_TOKEN="x")
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert "failed, connection_error (0): No connection could be made" in ran.stdout
+
+
+@pytest.mark.parametrize("name", ["lead_example.py", "sale_example.py"])
+def test_an_example_without_a_token_says_what_to_set(name: str) -> None:
+    """The first thing that a newcomer forgets."""
+    ran = run_example(name)
+    assert (ran.returncode, ran.stderr) == (2, "")
+    assert ran.stdout.startswith("token is missing")
