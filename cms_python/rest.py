@@ -7,18 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from urllib3 import Retry, Timeout
-
 from cms_python.configuration import SERVERS, Configuration
 from cms_python.exceptions import InvalidResponseException
-from cms_python.transport import FOREIGN_ERRORS, Connections, read_body, translated
+from cms_python.transport import Connections, read_body, send
 
 MAX_ANSWER_BYTES = 1024 * 1024
 # Nothing that reads, copies or shows an answer may run out of stack.
 DEEPEST_JSON = 64
-
-# One request is one attempt: nothing is sent twice, and no redirect is followed.
-_ONCE = Retry(total=False)
 
 
 @dataclass(frozen=True)
@@ -60,20 +55,7 @@ class RESTClient:
     ) -> RESTResponse:
         """Sends once and reads the answer, in ``timeout`` seconds. Raises ApiException."""
         pool, prefix = self._connections or self._connect()
-        try:
-            answer = pool.urlopen(
-                method,
-                prefix + path,
-                body=body,
-                headers=headers,
-                retries=_ONCE,
-                redirect=False,
-                timeout=Timeout(total=timeout),
-                preload_content=False,
-                assert_same_host=False,
-            )
-        except FOREIGN_ERRORS as error:
-            raise translated(error, sent=True) from None
+        answer = send(pool, method, prefix + path, headers=headers, body=body, timeout=timeout)
         names = {name.lower(): value for name, value in answer.headers.items()}
         data = read_body(answer, MAX_ANSWER_BYTES + 1)
         if len(data) > MAX_ANSWER_BYTES and 200 <= answer.status < 300:

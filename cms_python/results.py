@@ -171,6 +171,8 @@ def _text(value: Any) -> Optional[str]:
     """A server's sentence on one line of bounded length, or None where there is none."""
     if not isinstance(value, str):
         return None
+    # A lone surrogate, which JSON can hold, could not be printed.
+    value = value.encode(errors="replace").decode()
     return " ".join(value.split())[:_LONGEST_SENTENCE].rstrip() or None
 
 
@@ -185,8 +187,8 @@ def _own_sentence(error: ApiException) -> str:
         return error.reason
     if 200 <= error.status < 300:
         return "The server refused the event."
-    if 300 <= error.status < 400:
-        return _redirect_sentence(error.headers.get("location", ""))
+    if 300 <= error.status < 400 and "location" in error.headers:
+        return _redirect_sentence(error.headers["location"])
     phrase = TYPES.get(error.status, "").replace("_", " ").title()
     return f"The server answered {error.status} {phrase}".rstrip() + "."
 
@@ -211,7 +213,7 @@ def _type(error: ApiException) -> str:
         return "tls_error"
     if isinstance(error, TransportException):
         return "connection_error"
-    if isinstance(error, InvalidResponseException):
+    if isinstance(error, InvalidResponseException) or error.status < 200:
         return "invalid_response"
     if 300 <= error.status < 400:
         return "redirect"

@@ -5,17 +5,20 @@ from __future__ import annotations
 import http.client
 import io
 import queue
+import re
 import socket
 import ssl
+import threading
 from collections import deque
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any, NamedTuple, Optional, cast
 from urllib.parse import unquote, urlsplit
 
-from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, make_headers
-from urllib3 import exceptions as urllib3_exceptions
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Retry, make_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
 
 from cms_python.configuration import Configuration
 from cms_python.exceptions import (
@@ -26,17 +29,30 @@ from cms_python.exceptions import (
     TlsException,
 )
 
-__all__ = ["FOREIGN_ERRORS", "Connections", "read_body", "translated"]
+__all__ = ["Connections", "read_body", "send"]
 
-FOREIGN_ERRORS = (
-    urllib3_exceptions.HTTPError,
+_FOREIGN_ERRORS = (
+    HTTPError,
     http.client.HTTPException,
     OSError,
     ValueError,
 )
-_TIMEOUTS = (socket.timeout, TimeoutError, urllib3_exceptions.ReadTimeoutError)
+_TIMEOUTS = (socket.timeout, TimeoutError, ReadTimeoutError)
 _TLS_CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _BROKEN_OFF = (http.client.RemoteDisconnected, http.client.IncompleteRead)
+_NOT_HTTP = (http.client.HTTPException, InvalidHeader, ValueError)
+
+# One request is one attempt: nothing is sent twice, and no redirect is followed.
+_ONCE = Retry(total=False)
+
+
+class _Current(threading.local):
+    """The request that a thread is at: `deadline` is when it must be over."""
+
+    deadline: float
+
+
+_current = _Current()
 
 
 class Connections(NamedTuple):
@@ -66,6 +82,36 @@ class Connections(NamedTuple):
         return cls(manager.connection_from_url(host), prefix.rstrip("/"))
 
 
+def send(
+    pool: HTTPConnectionPool,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes,
+    timeout: float,
+) -> BaseHTTPResponse:
+    """Sends once and reads the head of the answer. ``timeout`` seconds are for the body as well.
+
+    Raises ApiException.
+    """
+    _current.deadline = monotonic() + timeout
+    try:
+        return pool.urlopen(
+            method,
+            url,
+            body=body,
+            headers=headers,
+            retries=_ONCE,
+            redirect=False,
+            timeout=timeout,
+            preload_content=False,
+            assert_same_host=False,
+        )
+    except _FOREIGN_ERRORS as error:
+        raise _translated(error, sent=True) from None
+
+
 def read_body(answer: BaseHTTPResponse, limit: int) -> bytes:
     """Up to ``limit`` bytes of the body, or somewhat more. Raises ApiException for a broken 2xx."""
     data = b""
@@ -75,16 +121,16 @@ def read_body(answer: BaseHTTPResponse, limit: int) -> bytes:
             if not part:
                 break
             data += part
-    except FOREIGN_ERRORS as error:
+    except _FOREIGN_ERRORS as error:
         # The status of an error says enough; a good one needs its body to be believed.
         if 200 <= answer.status < 300:
-            raise translated(error, sent=True) from None
+            raise _translated(error, sent=True) from None
     finally:
         answer.close()
     return data
 
 
-def translated(error: BaseException, *, sent: bool) -> ApiException:
+def _translated(error: BaseException, *, sent: bool) -> ApiException:
     """Our exception for one of urllib3, http.client, ssl or the system, without its text.
 
     Their texts hold URLs, which may hold a proxy's password, and what a server wrote.
@@ -95,7 +141,7 @@ def translated(error: BaseException, *, sent: bool) -> ApiException:
         return TimeoutException(f"The server did not {did} in time.", sent)
     if isinstance(root, ssl.SSLError) and not isinstance(root, _TLS_CLOSED):
         return TlsException(f"No trusted connection could be made: {_detail(root)}.", sent)
-    if isinstance(root, http.client.HTTPException) and not isinstance(root, _BROKEN_OFF):
+    if sent and isinstance(root, _NOT_HTTP) and not isinstance(root, _BROKEN_OFF):
         return InvalidResponseException(0, "What answers does not speak HTTP.")
     if sent:
         return ConnectionException(f"The connection broke off: {_detail(root)}.", sent)
@@ -111,6 +157,9 @@ def _root(error: BaseException) -> BaseException:
 
 def _detail(error: BaseException) -> str:
     """What the system or the TLS library says of an error, else the name of its kind."""
+    refusal = re.match(r"Tunnel connection failed: (\d{3})", str(error))
+    if refusal:
+        return f"the proxy answered {refusal[1]}"
     said = getattr(error, "verify_message", None) or getattr(error, "strerror", None)
     return str(said or type(error).__name__).rstrip(".")
 
@@ -127,12 +176,13 @@ def _ssl_context(configuration: Configuration) -> ssl.SSLContext:
 
 
 class _TimedReader(io.RawIOBase):
-    """A socket's bytes, all of them within the timeout that else holds for each read alone."""
+    """A socket's bytes, as long as the current request has time."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self.has_ended = False
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)
-        self._deadline = monotonic() + cast(float, sock.gettimeout())
+        self._deadline = _current.deadline
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -141,8 +191,11 @@ class _TimedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> Optional[int]:
+        # A socket's own timeout holds for each read alone, and a server may send byte by byte.
         self._sock.settimeout(max(self._deadline - monotonic(), 0.001))
-        return self._raw.readinto(buffer)
+        size = self._raw.readinto(buffer)
+        self.has_ended = size == 0
+        return size
 
     def close(self) -> None:
         self._raw.close()
@@ -151,8 +204,19 @@ class _TimedReader(io.RawIOBase):
 
 class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        self._reader = _TimedReader(sock)
         # All that is asked of the socket is makefile().
-        super().__init__(cast(socket.socket, _TimedReader(sock)), *args, **kwargs)
+        super().__init__(cast(socket.socket, self._reader), *args, **kwargs)
+
+    def begin(self) -> None:
+        super().begin()
+        # http.client takes 102 and 103 for the answer, which would be left to the next request.
+        while 101 < self.status < 200:
+            self.headers = self.msg = cast(http.client.HTTPMessage, None)
+            super().begin()
+        # It also takes a header that breaks off for a whole one.
+        if self._reader.has_ended:
+            raise http.client.RemoteDisconnected("the header broke off")
 
 
 class _Connection(HTTPConnection):
@@ -163,11 +227,11 @@ class _Connection(HTTPConnection):
         # a proxy's handshake, its answer, the server's handshake.
         try:
             addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-            steps = len(addresses) + (3 if self.proxy else 1)
-            self.timeout = cast(float, self.timeout) / steps
+            steps = len(addresses) + (3 if self.proxy else isinstance(self, HTTPSConnection))
+            self.timeout = max(_current.deadline - monotonic(), 0.001) / steps
             super().connect()
-        except FOREIGN_ERRORS as error:
-            raise translated(error, sent=False) from None
+        except _FOREIGN_ERRORS as error:
+            raise _translated(error, sent=False) from None
 
 
 class _SecureConnection(_Connection, HTTPSConnection):

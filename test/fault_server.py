@@ -108,7 +108,7 @@ class Visit:
 
     def receive(self) -> None:
         """Waits for more bytes."""
-        data = self.sock.recv(65536)
+        data = self.sock.recv(4096)
         if not data:
             raise _Over
         self._unread += data
@@ -438,10 +438,14 @@ def stall_in_body(visit: Visit) -> None:
     visit.wait_for_leave()
 
 
-def endless_informational(visit: Visit) -> None:
-    """Says 100 Continue again and again, and never more."""
-    visit.request()
-    visit.drip(iter(lambda: b"HTTP/1.1 100 Continue\r\n\r\n", b""))
+def endless_informational(status: int) -> Behaviour:
+    """Sends one 1xx answer after another, and never the real one."""
+
+    def behave(visit: Visit) -> None:
+        visit.request()
+        visit.drip(iter(lambda: b"HTTP/1.1 %d Wait\r\n\r\n" % status, b""))
+
+    return behave
 
 
 def informational(status: int, seconds: float = 0.0) -> Behaviour:

@@ -21,6 +21,8 @@ __all__ = ["Direct"]
 
 # Seconds below which the time that is left is not shared with a further attempt.
 SHORTEST_ATTEMPT = 1.0
+# Seconds without which an attempt could only end in doubt.
+LEAST_ATTEMPT = 0.05
 
 _log = logging.getLogger("cms_python")
 
@@ -55,10 +57,8 @@ class Direct(Delivery):
             if failed.status == 409 and ambiguous:
                 return results.success("Event tracked successfully by an earlier attempt")
             ambiguous = ambiguous or retries.may_have_arrived(failed)
-            wait = self._wait(failed, attempts, deadline)
-            if wait is None:
+            if not self._has_waited(failed, attempts, deadline):
                 return self._given_up(event, failed, attempts, ambiguous)
-            time.sleep(wait)
 
     def with_options(self, timeout: Optional[float], max_retries: Optional[int]) -> Direct:
         """A delivery over the same connections, with other limits where they are given."""
@@ -75,7 +75,7 @@ class Direct(Delivery):
     def _attempt(self, event: Event, attempts: int, deadline: float) -> ApiResponse[TrackResponse]:
         """One request, in the time that is left for it."""
         started = monotonic()
-        left = max(deadline - started, 0.001)
+        left = deadline - started
         if attempts <= self._max_retries:
             # A server that hangs must leave time for another attempt.
             left = max(left / 2, min(left, SHORTEST_ATTEMPT))
@@ -102,12 +102,16 @@ class Direct(Delivery):
                 key,
             )
 
-    def _wait(self, failed: ApiException, attempts: int, deadline: float) -> Optional[float]:
-        """Seconds to wait before the next attempt; None where none helps or fits."""
+    def _has_waited(self, failed: ApiException, attempts: int, deadline: float) -> bool:
+        """Waits for the next attempt; tells whether there is one that may help and has time."""
         if attempts > self._max_retries or not retries.is_retryable(failed):
-            return None
+            return False
         wait = max(retries.backoff(attempts), retries.retry_after(failed.headers) or 0.0)
-        return wait if monotonic() + wait < deadline else None
+        latest = deadline - LEAST_ATTEMPT
+        if monotonic() + wait > latest:
+            return False
+        time.sleep(wait)
+        return monotonic() <= latest
 
     def _given_up(
         self, event: Event, failed: ApiException, attempts: int, ambiguous: bool

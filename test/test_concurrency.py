@@ -1,0 +1,290 @@
+"""One client serves all threads and forks of a program, for as long as it runs."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import threading
+import traceback
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+from fault_server import (
+    Behaviour,
+    FaultServer,
+    Visit,
+    answer,
+    close_after_answer,
+    close_after_reading,
+    echo,
+    echo_once,
+    every_time,
+    garbage,
+    reset_after_reading,
+)
+
+from cms_python import ApiClient, CMSClient, Configuration, TrackingApi
+from cms_python.delivery.direct import Direct
+
+CALLS = 100
+SOAK_CALLS = int(os.environ.get("CMS_SOAK_CALLS", "2000"))
+OPEN_FILES = Path("/proc/self/fd")
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+# The server's own threads run beside the fork; the child uses none of what they hold.
+threads_beside_fork = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
+
+def lead(client: CMSClient, name: str) -> object:
+    """The data that comes back, which is the event's name where the answer is the caller's own."""
+    result = client.track_lead(name, "user_42", click_id="id_123")
+    assert result["success"] is True, result
+    return result["data"]
+
+
+def lead_each(client: CMSClient, names: list[str]) -> None:
+    assert names == [lead(client, name) for name in names]
+
+
+def names_of(caller: str) -> list[str]:
+    return [f"{caller}-{number}" for number in range(CALLS)]
+
+
+def arrivals(server: FaultServer) -> Counter[str]:
+    return Counter(request.json["eventName"] for request in server.requests)
+
+
+def connections_of(server: FaultServer, caller: str) -> set[int]:
+    return {
+        request.connection
+        for request in server.requests
+        if request.json["eventName"].startswith(caller)
+    }
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Runs `work` in a child, which ends with it, or after 30 seconds. Returns the child's id."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        # A child that waits for a lock for ever is killed, and that is a failure.
+        signal.alarm(30)
+        work()
+        status = 0
+    finally:
+        if status:
+            traceback.print_exc()
+        # Neither pytest's nor the server's ends are the child's to run.
+        os._exit(status)
+
+
+def exit_status(child: int) -> int:
+    return os.waitpid(child, 0)[1]
+
+
+# Threads
+
+
+def test_32_threads_share_a_client() -> None:
+    """Each of 3,200 events arrives once, and each caller gets the answer to its own."""
+    callers = [f"thread-{number}" for number in range(32)]
+    with FaultServer() as server, ThreadPoolExecutor(32) as pool:
+        client = CMSClient("token", server.url, timeout=30)
+        list(pool.map(lambda caller: lead_each(client, names_of(caller)), callers))
+        client.close()
+    assert Counter(name for caller in callers for name in names_of(caller)) == arrivals(server)
+    assert 32 * CALLS == len(set(server.keys))
+    assert server.connections <= 32
+
+
+def test_threads_share_a_client_whose_connections_break() -> None:
+    """Where the server closes connections as it likes, nothing is lost and nobody mixed up."""
+    callers = [f"thread-{number}" for number in range(8)]
+    behaviour = every_time(echo, close_after_answer, echo, reset_after_reading, echo)
+    with FaultServer(behaviour) as server:
+        client = CMSClient("token", server.url, timeout=60, max_retries=10)
+        with client, ThreadPoolExecutor(8) as pool:
+            names = {caller: names_of(caller)[:20] for caller in callers}
+            list(pool.map(lambda caller: lead_each(client, names[caller]), callers))
+    assert {name for each in names.values() for name in each} == set(arrivals(server))
+    keys = {(request.json["eventName"], request.key) for request in server.requests}
+    assert 8 * 20 == len(keys)
+
+
+def test_threads_meet_at_an_unused_client() -> None:
+    """The first calls of many threads at once share one pool of connections."""
+    barrier = threading.Barrier(16)
+
+    def call_at_once(number: int) -> object:
+        barrier.wait(timeout=20)
+        return lead(client, f"first-{number}")
+
+    with FaultServer() as server, ThreadPoolExecutor(16) as pool:
+        client = CMSClient("token", server.url)
+        answers = list(pool.map(call_at_once, range(16)))
+        assert [f"first-{number}" for number in range(16)] == answers
+        used = server.connections
+        lead(client, "later")
+        client.close()
+    assert used == server.connections
+
+
+def test_close_while_other_threads_call() -> None:
+    """close() in the midst of calls fails none of them, nor makes one send twice."""
+    callers = [f"thread-{number}" for number in range(4)]
+    with FaultServer() as server, ThreadPoolExecutor(4) as pool:
+        client = CMSClient("token", server.url, timeout=30, max_retries=0)
+        calls = [pool.submit(lead_each, client, names_of(caller)) for caller in callers]
+        for number in range(4 * CALLS):
+            server.wait_for_requests(number)
+            client.close()
+        for call in calls:
+            call.result(timeout=30)
+        client.close()
+    assert 4 * CALLS == len(server.requests)
+
+
+# Forks
+
+
+@forks
+@threads_beside_fork
+def test_4_children_share_a_used_client() -> None:
+    """Each child and the parent send on connections of their own; each event arrives once."""
+    callers = [f"child-{number}" for number in range(4)]
+    with FaultServer() as server, CMSClient("token", server.url, timeout=30) as client:
+        lead(client, "parent-before")
+        children = [fork(partial(lead_each, client, names_of(caller))) for caller in callers]
+        lead_each(client, names_of("parent"))
+        assert [0] * 4 == [exit_status(child) for child in children]
+    expected = [name for caller in [*callers, "parent"] for name in names_of(caller)]
+    assert Counter([*expected, "parent-before"]) == arrivals(server)
+    assert len(expected) + 1 == len(set(server.keys))
+    used = [connections_of(server, caller) for caller in [*callers, "parent"]]
+    assert sum(map(len, used)) == len(set().union(*used))
+    assert {1} == connections_of(server, "parent")
+
+
+@forks
+@threads_beside_fork
+def test_a_fork_while_another_thread_holds_the_lock() -> None:
+    """A child does not wait for a lock whose holder it has not got."""
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with api_client.rest_client._lock:
+            held.set()
+            release.wait(timeout=30)
+
+    with FaultServer() as server:
+        api_client = ApiClient(Configuration(host=server.url, access_token="token"))
+        direct = Direct(TrackingApi(api_client), timeout=10, max_retries=0)
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held.wait(timeout=20)
+        with CMSClient("token", server.url, delivery=direct) as client:
+            child = fork(lambda: lead(client, "child"))
+            assert 0 == exit_status(child)
+            release.set()
+            holder.join()
+            lead(client, "parent")
+    assert Counter(["child", "parent"]) == arrivals(server)
+
+
+@forks
+@threads_beside_fork
+def test_a_fork_while_another_thread_waits_for_its_answer() -> None:
+    """The child calls on a connection of its own, and the parent's thread gets its own answer."""
+    answer_now = threading.Event()
+
+    held = echo_once(answer_now)
+
+    def hold_the_first(visit: Visit) -> None:
+        (held if visit.number == 1 else echo)(visit)
+
+    with FaultServer(hold_the_first) as server, ThreadPoolExecutor(1) as pool:
+        client = CMSClient("token", server.url, timeout=30, max_retries=0)
+        waiting = pool.submit(lead, client, "parent")
+        server.wait_for_requests(1)
+        child = fork(lambda: lead_each(client, names_of("child")))
+        assert 0 == exit_status(child)
+        answer_now.set()
+        assert "parent" == waiting.result(timeout=30)
+        client.close()
+    assert Counter(["parent", *names_of("child")]) == arrivals(server)
+    assert not connections_of(server, "parent") & connections_of(server, "child")
+
+
+@forks
+@threads_beside_fork
+def test_a_fork_of_a_fork() -> None:
+    """A grandchild has connections of its own as well."""
+
+    def descend() -> None:
+        lead(client, "child")
+        assert 0 == exit_status(fork(lambda: lead(client, "grandchild")))
+        lead(client, "child-again")
+
+    with FaultServer() as server, CMSClient("token", server.url) as client:
+        lead(client, "parent")
+        assert 0 == exit_status(fork(descend))
+        lead(client, "parent-again")
+    assert [1, 2, 3, 2, 1] == [request.connection for request in server.requests]
+
+
+# For a long time
+
+
+def open_files() -> int:
+    return len(list(OPEN_FILES.iterdir()))
+
+
+@pytest.mark.skipif(not OPEN_FILES.exists(), reason="open files are counted in /proc")
+def test_a_soak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of calls, good and bad, leave no file open and let no memory grow."""
+    # pytest would keep each record of the log.
+    monkeypatch.setattr(logging.getLogger("cms_python"), "propagate", False)
+    faults: list[Behaviour] = [
+        *[echo] * 5,
+        close_after_answer,
+        reset_after_reading,
+        close_after_reading,
+        garbage,
+        answer(500, "{}"),
+        answer(200, "not JSON"),
+    ]
+    with FaultServer(every_time(*faults)) as server, ThreadPoolExecutor(4) as pool:
+        files = open_files()
+        client = CMSClient("token", server.url, timeout=30, max_retries=0)
+
+        def soak(calls: int) -> int:
+            """Makes so many calls. Returns the bytes that are in use after them."""
+            for _ in range(0, calls, 100):
+                results = list(pool.map(lambda _: client.track_lead("soak", "user_42"), range(100)))
+                assert any(result["success"] for result in results)
+                server.forget()
+                # Four connections, and some that the server has not got round to closing.
+                assert open_files() < files + 100
+            client.close()
+            server.wait_until_idle()
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0]
+
+        tracemalloc.start()
+        try:
+            warm = soak(300)
+            grown = soak(SOAK_CALLS) - warm
+        finally:
+            tracemalloc.stop()
+        assert files == open_files()
+    # A leak of 50 bytes a call would be more.
+    assert grown < 100_000
