@@ -3,6 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 GENERATED := cms_python/api cms_python/models cms_python/api_client.py cms_python/api_response.py \
 	cms_python/configuration.py cms_python/exceptions.py cms_python/rest.py
+PAGES := docs/ErrorResponse.md docs/LeadPayload.md docs/SalePayload.md docs/TrackResponse.md \
+	docs/TrackingApi.md
 
 .PHONY: help demo test check generate clean
 
@@ -29,7 +31,7 @@ generate: $(VENV)/generate.stamp  ## write the generated code and its reference 
 	cp openapi.yaml cms_python/openapi.yaml
 	$(BIN)/ruff check --quiet --isolated --target-version py39 --line-length 100 \
 		--select F401,F811,I,UP006,UP035 --fix $(GENERATED)
-	$(BIN)/ruff format --quiet --config 'format.skip-magic-trailing-comma = true' $(GENERATED)
+	$(BIN)/ruff format --quiet --config 'format.skip-magic-trailing-comma = true' $(GENERATED) $(PAGES)
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """Starts the sandbox, tracks against it, and shows each result and what the server stored.
 
-    python -m pip install "cms-python-client[sandbox]"
-    python examples/quickstart.py
+python -m pip install "cms-python-client[sandbox]"
+python examples/quickstart.py
 """
 
 import json
