@@ -1,9 +1,7 @@
 # Generated from openapi.yaml. Edit templates/ and run `make generate`.
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
-
-from pydantic import ValidationError
 
 from cms_python.exceptions import InvalidResponseException
 from cms_python.models.base_model import Model
@@ -19,9 +17,9 @@ class ApiResponse(Generic[T]):
     """
 
     status_code: int
-    headers: Mapping[str, str]
-    raw_data: bytes
-    content: dict[str, Any]
+    headers: Mapping[str, str] = field(repr=False)
+    raw_data: bytes = field(repr=False)
+    content: dict[str, Any] = field(repr=False)
     response_type: type[T]
 
     @property
@@ -29,6 +27,6 @@ class ApiResponse(Generic[T]):
         """The answer's model. Raises InvalidResponseException where the answer has other types."""
         try:
             return self.response_type.from_dict(self.content)
-        except ValidationError:
+        except ValueError:
             reason = f"The answer does not fit {self.response_type.__name__}."
         raise InvalidResponseException(self.status_code, reason, self.headers, self.raw_data)

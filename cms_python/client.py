@@ -56,13 +56,16 @@ class CMSClient:
         configuration: Optional[Configuration] = None,
     ) -> None:
         settings.check_limits(timeout, max_retries)
-        connection = settings.with_connection(configuration or Configuration(), host)
+        base = Configuration() if configuration is None else configuration
+        connection = settings.with_connection(base, host)
         self._host = connection.host
         if delivery is None:
             complete = settings.with_token(connection, token)
             _warn_of_plain_http(complete)
             api = TrackingApi(ApiClient(complete))
             delivery = Direct(api, timeout=timeout, max_retries=max_retries)
+        if not isinstance(delivery, Delivery):
+            raise TypeError(f"delivery must be a Delivery, not {type(delivery).__name__}")
         self._delivery: Delivery = delivery
 
     def track_lead(

@@ -9,7 +9,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, Optional, Union
 
 from pydantic import ValidationError
@@ -26,7 +26,13 @@ _PAYLOADS: dict[EventKind, Union[type[LeadPayload], type[SalePayload]]] = {
     "sale": SalePayload,
 }
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_CENTS = "must be whole cents as an int, at least 0 (cents: 4999 means 49.99)"
+_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
+_UNREADABLE = "cannot be read: its class fails at it"
+_OWN_SENTENCES = {
+    "amount": "must be whole cents as an int, at least 0 (cents: 4999 means 49.99)",
+    "currency": "must be a three-letter code such as USD",
+    "mode": 'must be "deferred" or left out',
+}
 
 
 class InvalidEvent(ValueError):
@@ -65,34 +71,33 @@ class Event:
 
         None counts as left out. Raises InvalidEvent with all that is wrong.
         """
-        given = {name: value for name, value in fields.items() if value is not None}
+        given: dict[str, Any] = {}
         problems: dict[str, str] = {}
-        if "timestamp" in given:
-            try:
-                given["timestamp"] = _moment(given["timestamp"])
-            except ValueError as problem:
-                problems["timestamp"] = str(problem)
-                del given["timestamp"]
-        currency = given.get("currency")
-        if isinstance(currency, str) and currency.isascii():
-            given["currency"] = currency.upper()
-        if given.get("mode") == "deferred" and "click_id" not in given:
+        for name, value in fields.items():
+            if value is not None:
+                try:
+                    given[name] = _read(name, value)
+                except Exception as problem:  # noqa: BLE001, an argument may be of any class
+                    problems[name] = str(problem) if type(problem) is _Problem else _UNREADABLE
+        if given.get("mode") == "deferred" and fields.get("click_id") is None:
             problems["click_id"] = "is required in a deferred lead: it is what the lead stores"
-        if idempotency_key is not None and not is_idempotency_key(idempotency_key):
+        key = _plain(idempotency_key)
+        if key is not None and not is_idempotency_key(key):
             problems["idempotency_key"] = "must be 1 to 255 visible ASCII characters, no spaces"
         try:
             payload = _PAYLOADS[kind](**given)
         except ValidationError as error:
-            raise InvalidEvent({**_problems(kind, error), **problems}) from None
+            # What could not be read is not missing.
+            problems = {**_problems(kind, error), **problems}
         if problems:
             raise InvalidEvent(problems)
-        return cls(kind, payload, idempotency_key or str(uuid.uuid4()), datetime.now(timezone.utc))
+        return cls(kind, payload, key or str(uuid.uuid4()), datetime.now(timezone.utc))
 
     def personal_data(self) -> list[str]:
         """The values that no log, repr or failure may show; the contract marks their fields."""
         fields = type(self.payload).model_fields
         values = [getattr(self.payload, name) for name, field in fields.items() if not field.repr]
-        return [value for value in values if value]
+        return [value.strip() for value in values if value and value.strip()]
 
 
 def is_idempotency_key(value: object) -> bool:
@@ -100,22 +105,61 @@ def is_idempotency_key(value: object) -> bool:
     return isinstance(value, str) and _KEY.fullmatch(value) is not None
 
 
-def _moment(value: object) -> datetime:
+class _Problem(Exception):
+    """What is wrong with one argument, told without its value."""
+
+
+def _plain(value: Any) -> Any:
+    """A text, int or datetime without what a subclass adds; anything else as it is."""
+    kind = type(value)
+    if issubclass(kind, str):
+        return str.__str__(value)
+    if issubclass(kind, datetime):
+        return datetime.combine(datetime.date(value), datetime.timetz(value))
+    return int.__index__(value) if issubclass(kind, int) and kind is not bool else value
+
+
+def _read(name: str, value: Any) -> Any:
+    """An argument in the form that the contract knows. Raises _Problem."""
+    value = _plain(value)
+    if name == "timestamp":
+        return _moment(value)
+    if name == "currency" and type(value) is str and value.isascii():
+        return value.upper()
+    if type(value) not in {str, int}:
+        raise _Problem(_OWN_SENTENCES.get(name) or f"must be text, not {_name(type(value))}")
+    return value
+
+
+def _name(kind: type) -> str:
+    """The name of a class, whatever its metaclass makes of it."""
+    return str(type.__dict__["__name__"].__get__(kind))
+
+
+def _moment(value: Any) -> datetime:
     """The moment that a datetime or an ISO 8601 text means; without a zone, in local time."""
-    if isinstance(value, str):
+    if type(value) is str:
         # Imported late: most calls give no text, and importing takes longer than a call.
         from dateutil.parser import isoparse
 
         try:
-            value = isoparse(value)
+            value = isoparse(value) if _DATE.match(value) else None
         except (ValueError, OverflowError):
-            raise ValueError("must be ISO 8601, such as 2026-01-31T09:30:00Z") from None
-    if not isinstance(value, datetime):
-        raise ValueError(f"must be a datetime or ISO 8601 text, not {type(value).__name__}")
+            value = None
+        if value is None:
+            raise _Problem("must be ISO 8601, such as 2026-01-31T09:30:00Z")
+    if type(value) is not datetime:
+        raise _Problem(f"must be a datetime or ISO 8601 text, not {_name(type(value))}")
     try:
-        return value if value.utcoffset() is not None else value.astimezone()
-    except (ValueError, OverflowError, OSError):
-        raise ValueError("must lie in the years that this system's clock knows") from None
+        offset = value.utcoffset()
+        if offset is None:
+            return value.astimezone()
+        # On the wire an offset has no seconds, and a zone of the caller's own is not asked twice.
+        whole = offset % timedelta(minutes=1) == timedelta(0)
+        return value.replace(tzinfo=timezone(offset)) if whole else value.astimezone(timezone.utc)
+    except Exception:  # noqa: BLE001, a tzinfo may be of any class
+        problem = "must lie in the years, and in a zone, that this system's clock knows"
+    raise _Problem(problem)
 
 
 def _problems(kind: EventKind, error: ValidationError) -> dict[str, str]:
@@ -133,16 +177,14 @@ def _problem(name: str, error: ErrorDetails) -> str:
     kind, bounds = error["type"], error.get("ctx", {})
     if kind == "missing":
         return "is required"
-    if name == "amount":
-        return _CENTS if kind != "less_than_equal" else f"must be at most {bounds['le']} cents"
-    if name == "currency":
-        return "must be a three-letter code such as USD"
-    if name == "mode":
-        return 'must be "deferred" or left out'
+    if kind == "less_than_equal":
+        return f"must be at most {bounds['le']} cents"
+    if name in _OWN_SENTENCES:
+        return _OWN_SENTENCES[name]
     if kind == "string_too_long":
         return f"must be at most {bounds['max_length']} characters long"
     if kind == "string_unicode":
         return "must be text that UTF-8 can hold, without lone surrogates"
     if kind in {"string_too_short", "string_pattern_mismatch"}:
         return "must not be blank"
-    return f"must be text, not {type(error['input']).__name__}"
+    return f"must be text, not {_name(type(error['input']))}"

@@ -4,7 +4,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from cms_python.configuration import SERVERS, Configuration
@@ -15,6 +15,9 @@ MAX_ANSWER_BYTES = 1024 * 1024
 # Nothing that reads, copies or shows an answer may run out of stack.
 DEEPEST_JSON = 64
 
+# NaN and Infinity, which JSON does not have, are read as null.
+_DECODER = json.JSONDecoder(parse_constant=lambda _name: None)
+
 
 @dataclass(frozen=True)
 class RESTResponse:
@@ -22,13 +25,13 @@ class RESTResponse:
 
     status: int
     reason: str
-    headers: Mapping[str, str]
-    data: bytes
+    headers: Mapping[str, str] = field(repr=False)
+    data: bytes = field(repr=False)
 
     def json(self) -> Any:
         """The body as JSON. Raises ValueError where it is none, or nested beyond reason."""
         try:
-            value = json.loads(self.data)
+            value = _DECODER.decode(self.data.decode("utf-8-sig"))
         except RecursionError:
             raise ValueError("JSON nested too deeply") from None
         level = [value]

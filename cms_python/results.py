@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 from typing import Any, Literal, Optional, Union, final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from typing_extensions import TypedDict
 
@@ -72,6 +73,18 @@ TrackResult = Union[TrackSuccess, TrackFailure]
 
 _DEFAULT_MESSAGE = "Event tracked successfully"
 _LONGEST_SENTENCE = 500
+# Bytes of an error's body beyond which it is not looked into.
+_LARGEST_ERROR = 64 * 1024
+_LONG = 8
+_NO = {"false", "no", "error", "fail", "failed", "failure", "rejected", "denied", "invalid"}
+OWN_TYPES = {
+    "validation_error",
+    "connection_error",
+    "timeout_error",
+    "tls_error",
+    "redirect",
+    "invalid_response",
+}
 TYPES = {
     400: "bad_request",
     401: "unauthorized",
@@ -111,9 +124,17 @@ def invalid(error: InvalidEvent, idempotency_key: Optional[str]) -> TrackFailure
 def refusal(response: ApiResponse[TrackResponse]) -> Optional[ApiException]:
     """The refusal that a 2xx answer holds when its body denies the success; most often none."""
     content = response.content
-    if _says_no(content.get("success")) or _says_no(content.get("status")):
-        return ApiException(response.status_code, data=content)
-    return None
+    success = content.get("success")
+    denied = (
+        _says_no(success)
+        or (success is not None and not success)
+        or _says_no(content.get("status"))
+        or (success is not True and bool(content.get("error")))
+        or _is_error_status(content.get("statusCode"))
+    )
+    if not denied:
+        return None
+    return ApiException(response.status_code, body=response.raw_data, data=content)
 
 
 def accepted(response: ApiResponse[TrackResponse]) -> TrackSuccess:
@@ -133,12 +154,15 @@ def failure(
     hidden: Sequence[str] = (),
 ) -> TrackFailure:
     """The failure for what the generated layer raised, cleared of what is ``hidden``."""
-    content = _without(hidden, error.data) if isinstance(error.data, dict) else {}
+    readable = isinstance(error.data, dict) and len(error.body) <= _LARGEST_ERROR
+    pattern = _pattern(hidden)
+    content = _without(pattern, error.data) if readable else {}
+    kind = _text(content.get("type"))
     return {
         "success": False,
-        "error": _server_sentence(content) or _own_sentence(error),
+        "error": _server_sentence(content) or _without(pattern, _own_sentence(error)),
         "status_code": error.status,
-        "type": _text(content.get("type")) or _type(error),
+        "type": kind if kind and kind not in OWN_TYPES else _type(error),
         "details": content.get("details"),
         "retryable": retryable,
         "ambiguous": ambiguous,
@@ -148,23 +172,35 @@ def failure(
     }
 
 
-def _without(hidden: Sequence[str], value: Any) -> Any:
-    """A server's JSON value without the values, in whatever case, that it may have repeated."""
+def _pattern(hidden: Sequence[str]) -> re.Pattern[str]:
+    """Finds the values as they were sent, in other case or spacing, or escaped for URL or HTML."""
+    forms = {form for each in hidden for form in (each, quote(each), html.escape(each))}
+    found = []
+    for form in sorted(forms, key=len, reverse=True):
+        words = r"\s+".join(map(re.escape, form.split()))
+        # A short name may well be a part of other words.
+        found.append(words if len(words) >= _LONG else rf"(?<!\w){words}(?!\w)")
+    return re.compile("|".join(found) or "(?!)", re.IGNORECASE)
+
+
+def _without(pattern: re.Pattern[str], value: Any) -> Any:
+    """A server's JSON value without what the pattern finds."""
     if isinstance(value, dict):
-        return {_without(hidden, key): _without(hidden, each) for key, each in value.items()}
+        return {_without(pattern, key): _without(pattern, each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_without(hidden, each) for each in value]
-    if isinstance(value, str):
-        for each in hidden:
-            value = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", "[hidden]", value, flags=re.I)
-    return value
+        return [_without(pattern, each) for each in value]
+    return pattern.sub("[hidden]", value) if isinstance(value, str) else value
+
+
+def _is_error_status(value: Any) -> bool:
+    return isinstance(value, int) and value >= 400
 
 
 def _says_no(value: Any) -> bool:
     """Whether ``success`` or ``status`` denies the success that a 2xx stands for."""
     if isinstance(value, str):
-        return value.strip().lower() in {"false", "error", "fail", "failed", "failure"}
-    return value is False
+        return value.strip().lower() in _NO
+    return value is False or _is_error_status(value)
 
 
 def _text(value: Any) -> Optional[str]:
@@ -188,7 +224,7 @@ def _own_sentence(error: ApiException) -> str:
     if 200 <= error.status < 300:
         return "The server refused the event."
     if 300 <= error.status < 400 and "location" in error.headers:
-        return _redirect_sentence(error.headers["location"])
+        return _redirect_sentence(error.headers["location"])[:_LONGEST_SENTENCE]
     phrase = TYPES.get(error.status, "").replace("_", " ").title()
     return f"The server answered {error.status} {phrase}".rstrip() + "."
 

@@ -8,21 +8,28 @@ import os
 from typing import Optional
 from urllib.parse import SplitResult, urlsplit
 
+from urllib3.util import parse_url
+
 from cms_python.configuration import SERVERS, Configuration
 
 __all__ = ["check_limits", "is_this_machine", "with_connection", "with_token"]
 
 LONGEST_TIMEOUT = 24 * 60 * 60
+LARGEST_POOL = 10_000
 
 
 def with_connection(configuration: Configuration, host: Optional[str]) -> Configuration:
     """The configuration with its host and proxy filled in. Raises ValueError, repeating neither."""
-    address = _first(host, configuration.host, os.environ.get("CMS_HOST") or SERVERS[0])
-    checked = _host(address)
-    proxy = configuration.proxy
+    _check_configuration(configuration)
+    checked = _host(_first(host, configuration.host, os.environ.get("CMS_HOST") or SERVERS[0]))
+    name, proxy = "proxy", configuration.proxy
     if proxy is None:
+        # An empty proxy in the configuration goes without one.
+        name = "the environment's proxy (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY)"
         proxy = _environment_proxy(urlsplit(checked))
-    return dataclasses.replace(configuration, host=checked, proxy=_proxy(proxy))
+    if proxy:
+        _absolute_url(name, proxy, "http://proxy.example:3128")
+    return dataclasses.replace(configuration, host=checked, proxy=proxy or None)
 
 
 def with_token(configuration: Configuration, token: Optional[str]) -> Configuration:
@@ -77,8 +84,23 @@ def _host(host: object) -> str:
     return text.rstrip("/")
 
 
-def _proxy(proxy: Optional[str]) -> Optional[str]:
-    return _absolute_url("proxy", proxy, "http://proxy.example:3128").geturl() if proxy else None
+def _check_configuration(configuration: object) -> None:
+    if not isinstance(configuration, Configuration):
+        raise ValueError(
+            f"configuration must be a Configuration, not {type(configuration).__name__}"
+        )
+    size = configuration.connection_pool_maxsize
+    if type(size) is not int or not 1 <= size <= LARGEST_POOL:
+        raise ValueError(f"connection_pool_maxsize must be an int from 1 to {LARGEST_POOL}")
+    agent = configuration.user_agent
+    if not isinstance(agent, str) or not agent.isascii() or not agent.isprintable():
+        raise ValueError("user_agent must be printable ASCII text")
+    for name in ("ssl_ca_cert", "cert_file", "key_file"):
+        path = getattr(configuration, name)
+        if path is not None and (not isinstance(path, str) or not path or "\0" in path):
+            raise ValueError(f"{name} must be the path of a PEM file, as text")
+    if configuration.key_file and not configuration.cert_file:
+        raise ValueError("key_file needs cert_file: the certificate that the key belongs to")
 
 
 def _absolute_url(name: str, value: object, example: str) -> SplitResult:
@@ -89,7 +111,8 @@ def _absolute_url(name: str, value: object, example: str) -> SplitResult:
         raise ValueError(f"{name} holds a space or another character that no URL has")
     try:
         url = urlsplit(value)
-        _ = url.port
+        # What urllib3 cannot read either must not come to light in a call.
+        _ = url.port, parse_url(value)
     except ValueError:
         raise ValueError(f"{name} is no URL: its port or its brackets cannot be read") from None
     if url.scheme not in {"http", "https"} or not url.hostname:

@@ -9,13 +9,14 @@ import re
 import socket
 import ssl
 import threading
+from base64 import b64encode
 from collections import deque
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, NamedTuple, Optional, cast
 from urllib.parse import unquote, urlsplit
 
-from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Retry, make_headers
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Retry
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
@@ -54,6 +55,8 @@ class _Current(threading.local):
 
 _current = _Current()
 
+LONGEST_TIMEOUT = 24 * 60 * 60.0
+
 
 class Connections(NamedTuple):
     """A pool of connections to one host, and what stands before each path on them."""
@@ -69,9 +72,11 @@ class Connections(NamedTuple):
         if "https" in (url.scheme, proxy.scheme):
             options["ssl_context"] = _ssl_context(configuration)
         if configuration.proxy:
-            credentials = unquote(proxy.netloc.rpartition("@")[0])
+            credentials = unquote(proxy.netloc.rpartition("@")[0]).encode()
             options["proxy_ssl_context"] = options.get("ssl_context")
-            options["proxy_headers"] = make_headers(proxy_basic_auth=credentials or None)
+            if credentials:
+                basic = f"Basic {b64encode(credentials).decode()}"
+                options["proxy_headers"] = {"Proxy-Authorization": basic}
             manager: PoolManager = ProxyManager(configuration.proxy, **options)
         else:
             manager = PoolManager(**options)
@@ -95,6 +100,9 @@ def send(
 
     Raises ApiException.
     """
+    if timeout <= 0:
+        raise TimeoutException("There was no time left to send it.", sent=False)
+    timeout = min(timeout, LONGEST_TIMEOUT)
     _current.deadline = monotonic() + timeout
     try:
         return pool.urlopen(
@@ -109,12 +117,15 @@ def send(
             assert_same_host=False,
         )
     except _FOREIGN_ERRORS as error:
-        raise _translated(error, sent=True) from None
+        failure = _translated(error, sent=True)
+    # Raised out here, it does not drag along the other error, its frames and their sockets.
+    raise failure
 
 
 def read_body(answer: BaseHTTPResponse, limit: int) -> bytes:
     """Up to ``limit`` bytes of the body, or somewhat more. Raises ApiException for a broken 2xx."""
-    data = b""
+    data = bytearray()
+    failure: Optional[ApiException] = None
     try:
         while len(data) < limit:
             part = answer.read(65536, decode_content=False)
@@ -122,12 +133,13 @@ def read_body(answer: BaseHTTPResponse, limit: int) -> bytes:
                 break
             data += part
     except _FOREIGN_ERRORS as error:
-        # The status of an error says enough; a good one needs its body to be believed.
-        if 200 <= answer.status < 300:
-            raise _translated(error, sent=True) from None
+        failure = _translated(error, sent=True)
     finally:
         answer.close()
-    return data
+    # The status of an error says enough; a good one needs its body to be believed.
+    if failure and 200 <= answer.status < 300:
+        raise failure
+    return bytes(data)
 
 
 def _translated(error: BaseException, *, sent: bool) -> ApiException:
@@ -168,11 +180,12 @@ def _ssl_context(configuration: Configuration) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
         if configuration.cert_file:
-            context.load_cert_chain(configuration.cert_file, configuration.key_file)
-    except OSError as error:
-        reason = f"The CA file or the client certificate cannot be used: {_detail(error)}."
-        raise TlsException(reason, sent=False) from None
-    return context
+            # Without a password OpenSSL would ask for one, at the terminal.
+            context.load_cert_chain(configuration.cert_file, configuration.key_file, password="")
+        return context
+    except (OSError, TypeError, ValueError) as error:
+        detail = _detail(error)
+    raise TlsException(f"The CA file or client certificate cannot be used: {detail}.", sent=False)
 
 
 class _TimedReader(io.RawIOBase):
@@ -192,7 +205,10 @@ class _TimedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> Optional[int]:
         # A socket's own timeout holds for each read alone, and a server may send byte by byte.
-        self._sock.settimeout(max(self._deadline - monotonic(), 0.001))
+        left = self._deadline - monotonic()
+        if left <= 0:
+            raise socket.timeout
+        self._sock.settimeout(left)
         size = self._raw.readinto(buffer)
         self.has_ended = size == 0
         return size
@@ -226,12 +242,14 @@ class _Connection(HTTPConnection):
         # Each address of the host would get the whole timeout, and so would each step after it:
         # a proxy's handshake, its answer, the server's handshake.
         try:
-            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            host = self.host.strip("[]")
+            addresses = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
             steps = len(addresses) + (3 if self.proxy else isinstance(self, HTTPSConnection))
             self.timeout = max(_current.deadline - monotonic(), 0.001) / steps
-            super().connect()
+            return super().connect()
         except _FOREIGN_ERRORS as error:
-            raise _translated(error, sent=False) from None
+            failure = _translated(error, sent=False)
+        raise failure
 
 
 class _SecureConnection(_Connection, HTTPSConnection):

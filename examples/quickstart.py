@@ -6,7 +6,7 @@ python examples/quickstart.py
 
 import json
 
-from cms_python import CMSClient, TrackResult
+from cms_python import CMSClient, Configuration, TrackResult
 from cms_python.sandbox import Sandbox
 
 
@@ -14,7 +14,10 @@ def show(title: str, result: TrackResult) -> None:
     print(f"\n{title}\n{json.dumps(result, indent=2)}")
 
 
-with Sandbox() as sandbox, CMSClient(token="your_jwt_token", host=sandbox.url) as client:
+# The sandbox is on this machine: a proxy that the environment names would not find it.
+here = Configuration(proxy="")
+
+with Sandbox() as sandbox, CMSClient("your_jwt_token", sandbox.url, configuration=here) as client:
     print(f"The sandbox listens at {sandbox.url}.")
     show(
         "1. A lead",

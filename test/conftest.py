@@ -38,12 +38,14 @@ def client(sandbox: Sandbox) -> Iterator[CMSClient]:
         yield made
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_of_this_machine() -> Iterator[None]:
     """A developer's own token, host and proxies must not change what a test sees."""
-    for name in os.environ:
-        if name in {"CMS_BEARER_TOKEN", "CMS_HOST"} or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name in {"CMS_BEARER_TOKEN", "CMS_HOST"} or name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

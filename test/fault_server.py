@@ -11,6 +11,7 @@ the connection open, the next request on it is the next visit.
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import socket
 import ssl
@@ -47,6 +48,7 @@ __all__ = [
     "endless_headers",
     "endless_informational",
     "every_time",
+    "flood_of_informational",
     "full_queue",
     "garbage",
     "gzip_bomb",
@@ -64,6 +66,7 @@ __all__ = [
     "silent_before_reading",
     "slow_tunnel",
     "stall_in_body",
+    "trickle_body",
     "tunnel",
 ]
 
@@ -163,14 +166,18 @@ Behaviour = Callable[[Visit], None]
 
 
 class FaultServer:
-    """Listens on 127.0.0.1 while its `with` block runs; a thread a connection, none left behind.
+    """Listens on this machine while its `with` block runs; a thread a connection, none left behind.
 
     `behaviour` decides each visit and may be replaced at any time. `requests` are those that were
     read whole. `tls` makes it speak TLS; `tls_failures` counts handshakes that came to nothing.
     """
 
     def __init__(
-        self, behaviour: Behaviour | None = None, *, tls: ssl.SSLContext | None = None
+        self,
+        behaviour: Behaviour | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.behaviour = behaviour or echo
         self.requests: list[Request] = []
@@ -180,13 +187,15 @@ class FaultServer:
         self._tls = tls
         self._changed = threading.Condition()
         self._open: dict[threading.Thread, socket.socket] = {}
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._host = f"[{host}]" if ":" in host else host
+        self._listener = socket.create_server((host, 0), family=family, backlog=256)
         self.port: int = self._listener.getsockname()[1]
         self._acceptor = threading.Thread(target=self._accept, name="fault server")
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
 
     @property
     def keys(self) -> list[str | None]:
@@ -218,7 +227,7 @@ class FaultServer:
     def __exit__(self, *exc_info: object) -> None:
         self.stopping.set()
         # Closing a listener does not wake a thread that accepts on it; a connection does.
-        socket.create_connection(("127.0.0.1", self.port)).close()
+        socket.create_connection(self._listener.getsockname()[:2]).close()
         self._acceptor.join()
         self._listener.close()
         with self._changed:
@@ -446,6 +455,24 @@ def endless_informational(status: int) -> Behaviour:
         visit.drip(iter(lambda: b"HTTP/1.1 %d Wait\r\n\r\n" % status, b""))
 
     return behave
+
+
+def flood_of_informational(status: int) -> Behaviour:
+    """Sends 1xx answers as fast as they are taken."""
+
+    def behave(visit: Visit) -> None:
+        visit.request()
+        while True:
+            visit.send(b"HTTP/1.1 %d Wait\r\n\r\n" % status * 500)
+
+    return behave
+
+
+def trickle_body(visit: Visit) -> None:
+    """Sends the body byte by byte, so fast that no read has to wait."""
+    visit.request()
+    visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    visit.drip((b" " for _ in itertools.count()), pause=0.0002)
 
 
 def informational(status: int, seconds: float = 0.0) -> Behaviour:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fault_server import FaultServer, answer
+from fault_server import FaultServer, answer, redirect
 
 from cms_python import CMSClient
 
@@ -45,6 +45,8 @@ SUCCESSES: list[tuple[int, Any, str, Any]] = [
     (200, {"success": True, "message": 7, "data": [1]}, DEFAULT, [1]),
     (200, {"success": True, "message": "", "data": 0}, DEFAULT, 0),
     (200, {"success": None, "message": None}, DEFAULT, None),
+    (200, {"success": 1, "status": 200, "error": None, "statusCode": 200}, DEFAULT, None),
+    (200, '{"success": true, "data": NaN}', DEFAULT, None),
     (200, {"success": "yes", "unknown": {"deep": [True]}}, DEFAULT, None),
     (200, b'\xef\xbb\xbf{"message": "With a mark"}', "With a mark", None),
     (299, {"data": {"success": False}}, DEFAULT, {"success": False}),
@@ -70,6 +72,14 @@ FAILURES: list[tuple[int, Any, str, str, Any]] = [
     (200, {"status": False, "message": "Not today"}, "Not today", "unprocessable_entity", None),
     (200, {"status": "error", "type": "quota", "details": [1]}, REFUSED, "quota", [1]),
     (200, {"success": "false"}, REFUSED, "unprocessable_entity", None),
+    (200, {"success": 0, "error": "Zero"}, "Zero", "unprocessable_entity", None),
+    (200, {"success": "no"}, REFUSED, "unprocessable_entity", None),
+    (200, {"success": None, "error": "Null"}, "Null", "unprocessable_entity", None),
+    (200, {"error": "Validation failed", "statusCode": 422}, "Validation failed",
+     "unprocessable_entity", None),
+    (200, {"statusCode": 500}, REFUSED, "unprocessable_entity", None),
+    (200, {"status": 503}, REFUSED, "unprocessable_entity", None),
+    (200, {"status": "rejected"}, REFUSED, "unprocessable_entity", None),
     # A 2xx that is no JSON object: what became of the event is not known
     (200, HTML, NOT_JSON, "invalid_response", None),
     (200, "OK", NOT_JSON, "invalid_response", None),
@@ -102,6 +112,8 @@ FAILURES: list[tuple[int, Any, str, str, Any]] = [
      "unprocessable_entity", None),
     (500, '"text"', "The server answered 500 Internal Server Error.", "internal_server_error",
      None),
+    (400, {"error": "x", "type": "validation_error"}, "x", "bad_request", None),
+    (400, {"error": "x" * 100_000}, "The server answered 400 Bad Request.", "bad_request", None),
     # Errors without JSON
     (502, HTML, "The server answered 502 Bad Gateway.", "bad_gateway", None),
     (503, "", "The server answered 503 Service Unavailable.", "service_unavailable", None),
@@ -159,6 +171,46 @@ def test_a_failure_does_not_repeat_the_customer_that_the_server_repeats(
     text = json.dumps(result).lower()
     assert [each for each in quoted if each.lower() in text] == []
     assert result["error"] == "No good: ['[hidden]', '[hidden]', '[hidden]', '[hidden]']"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (" Jane Doe ", "no Jane Doe here"),
+        ("Jane Doe", "no Jane\n\t Doe here"),
+        ("Jane Doe", "no JANE DOE here"),
+        ("O'Brien & Sons", "no O&#x27;Brien &amp; Sons here"),
+        ("jane@example.com", "no jane%40example.com here"),
+        ("jane@example.com", "no\\njane@example.com_customer here"),
+        ("Jo", "no Jo here"),
+    ],
+)
+def test_a_person_is_found_in_other_forms(server: FaultServer, name: str, said: str) -> None:
+    """In other spacing, in other case, escaped, or glued to other text."""
+    server.behaviour = answer(400, {"error": said})
+    with CMSClient("a-token", server.url) as client:
+        result = client.track_lead("signup", "user_1", "id_1", customer_name=name)
+    assert "error" in result
+    assert "[hidden]" in result["error"]
+    assert result["error"].startswith("no")
+
+
+def test_a_short_name_is_not_taken_out_of_other_words(server: FaultServer) -> None:
+    """A sentence stays readable where a customer is called Al."""
+    server.behaviour = answer(400, {"error": "Validation of Al failed; not also allowed"})
+    with CMSClient("a-token", server.url) as client:
+        result = client.track_lead("signup", "user_1", "id_1", customer_name="Al")
+    assert "error" in result
+    assert result["error"] == "Validation of [hidden] failed; not also allowed"
+
+
+def test_a_redirect_that_repeats_the_token_does_not_show_it(server: FaultServer) -> None:
+    """The new host is named without it."""
+    server.behaviour = redirect(302, "https://secrettoken.evil.example/")
+    with CMSClient("secrettoken", server.url) as client:
+        result = client.track_lead("signup", "user_1", "id_1")
+    assert "error" in result
+    assert result["error"].startswith("The server redirects to https://[hidden].evil.example:")
 
 
 def test_an_answer_costs_no_more_than_it_has_to(server: FaultServer) -> None:

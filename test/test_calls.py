@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import pickle
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
@@ -42,6 +43,41 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class Word(str, enum.Enum):
+    SIGNUP = "signup_started"
+    DEFERRED = "deferred"
+    EURO = "eur"
+
+
+class Cents(enum.IntEnum):
+    BASIC = 4999
+
+
+class Hostile(str):
+    """A text that fails at whatever is done with it."""
+
+    __slots__ = ()
+
+    def _fail(self, *_: object) -> Any:
+        raise RuntimeError("s3cret")
+
+    __eq__ = __len__ = __str__ = __repr__ = upper = isascii = strip = _fail
+    __hash__ = str.__hash__
+
+
+class Liar:
+    """An object that claims to be a text."""
+
+    __class__ = str  # type: ignore[assignment]  # as mocks and proxies do
+
+
+class FailingZone(tzinfo):
+    def utcoffset(self, _moment: datetime | None) -> timedelta:
+        raise RuntimeError("s3cret")
+
+    tzname = dst = utcoffset  # type: ignore[assignment]  # none of them is any good
+
+
 class BrokenZone(tzinfo):
     def utcoffset(self, _moment: datetime | None) -> timedelta:
         return timedelta(days=2)
@@ -59,6 +95,7 @@ LEAD_MISTAKES: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"event_name": "   "}, {"event_name": BLANK}),
     ({"event_name": "\t\n"}, {"event_name": BLANK}),
     ({"event_name": "\u2003"}, {"event_name": BLANK}),
+    ({"event_name": "\x1c\x1f\ufeff"}, {"event_name": BLANK}),
     ({"event_name": "e" * 256}, {"event_name": TOO_LONG}),
     ({"event_name": 7}, {"event_name": "must be text, not int"}),
     ({"event_name": b"signup"}, {"event_name": "must be text, not bytes"}),
@@ -93,6 +130,8 @@ LEAD_MISTAKES: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"timestamp": ""}, {"timestamp": ISO}),
     ({"timestamp": "31.01.2026"}, {"timestamp": ISO}),
     ({"timestamp": "2026-13-01"}, {"timestamp": ISO}),
+    ({"timestamp": "2026"}, {"timestamp": ISO}),
+    ({"timestamp": "0930"}, {"timestamp": ISO}),
     ({"timestamp": "2026-01-31T25:00:00Z"}, {"timestamp": ISO}),
     ({"timestamp": "\ud800"}, {"timestamp": ISO}),
     ({"timestamp": 1767225600}, {"timestamp": "must be a datetime or ISO 8601 text, not int"}),
@@ -103,7 +142,7 @@ LEAD_MISTAKES: list[tuple[dict[str, Any], dict[str, str]]] = [
     ),
     (
         {"timestamp": datetime(2026, 1, 31, tzinfo=BrokenZone())},
-        {"timestamp": "must lie in the years that this system's clock knows"},
+        {"timestamp": "must lie in the years, and in a zone, that this system's clock knows"},
     ),
     ({"mode": "Deferred"}, {"mode": DEFERRED}),
     ({"mode": ""}, {"mode": DEFERRED}),
@@ -313,6 +352,52 @@ def test_a_timestamp_without_a_zone_is_local_time(
     client.track_lead(**LEAD, timestamp=given)
     moment = datetime.fromisoformat(sent(sandbox)[0]["timestamp"].replace("Z", "+00:00"))
     assert moment == datetime(2026, 1, 31, 9, 30).astimezone()
+
+
+def test_a_subclass_counts_as_what_it_is_a_subclass_of(client: CMSClient, sandbox: Sandbox) -> None:
+    """Members of an enumeration, and texts that fail at their own methods, are read as they are."""
+    result = client.track_sale(
+        "id_1", Word.SIGNUP, Hostile("user_1"), "inv_1", Cents.BASIC, Word.EURO,
+        idempotency_key=Hostile("key-1"),
+    )  # fmt: skip
+    assert result["success"] is True
+    assert client.track_lead(Word.SIGNUP, "user_2", "id_2", mode=Word.DEFERRED)["success"] is True  # type: ignore[arg-type]  # a text all the same
+    (event,) = sandbox.events
+    assert (event.event_name, event.customer_external_id) == ("signup_started", "user_1")
+    assert (event.amount, event.currency, event.idempotency_key) == (4999, "EUR", "key-1")
+
+
+@pytest.mark.parametrize("argument", [*LEAD, "mode", "timestamp", "customer_email"])
+@pytest.mark.parametrize(
+    "value",
+    [Liar(), object(), Liar, [Hostile("x")], range(3), 1j],
+    ids=["liar", "object", "class", "list", "range", "complex"],
+)
+def test_an_object_of_any_class_is_refused(client: CMSClient, argument: str, value: Any) -> None:
+    """What is neither text nor number nor moment comes back as a failure that names it."""
+    result = client.track_lead(**{**LEAD, argument: value})
+    assert "error" in result
+    assert list(result["details"]) == [argument]
+    assert pickle.loads(pickle.dumps(result)) == result
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [datetime(2026, 1, 31, tzinfo=FailingZone()), datetime.min, datetime(1, 1, 1), datetime.max],
+)
+def test_a_moment_that_cannot_be_told_is_refused_or_sent(
+    client: CMSClient, moment: datetime
+) -> None:
+    """A zone that fails and the ends of time do not raise."""
+    result = client.track_lead(**LEAD, timestamp=moment)
+    assert "s3cret" not in str(result)
+
+
+def test_an_offset_with_seconds_keeps_the_moment(client: CMSClient, sandbox: Sandbox) -> None:
+    """The wire knows no seconds in an offset: such a moment travels in UTC."""
+    zone = timezone(timedelta(hours=5, seconds=59))
+    client.track_lead(**LEAD, timestamp=datetime(2026, 1, 31, 12, tzinfo=zone))
+    assert [payload["timestamp"] for payload in sent(sandbox)] == ["2026-01-31T06:59:01Z"]
 
 
 def test_arguments_can_be_given_by_position(client: CMSClient, sandbox: Sandbox) -> None:

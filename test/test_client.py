@@ -61,6 +61,9 @@ def test_a_token_that_cannot_be_sent_is_refused_when_the_client_is_made(
         "https://app.cutmeshort.com?x=s3cret",
         "https://app.cutmeshort.com?",
         "https://app.cutmeshort.com/#s3cret",
+        "http://[::1]x:1",
+        "http://[v1.a]",
+        "http://a%zz",
         b"https://app.cutmeshort.com",
         5,
     ],
@@ -110,6 +113,43 @@ def test_an_argument_comes_before_the_configuration_and_that_before_the_environm
     assert "//configuration." in repr(CMSClient(configuration=configuration))
     assert "//argument." in repr(CMSClient(None, "https://argument.example",
                                            configuration=configuration))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"connection_pool_maxsize": 0}, "connection_pool_maxsize must be an int from 1 to 10000"),
+        ({"connection_pool_maxsize": "64"}, "connection_pool_maxsize must be"),
+        ({"connection_pool_maxsize": True}, "connection_pool_maxsize must be"),
+        ({"connection_pool_maxsize": 50_000_000}, "connection_pool_maxsize must be"),
+        ({"user_agent": None}, "user_agent must be printable ASCII text"),
+        ({"user_agent": "a\nInjected: yes"}, "user_agent must be printable ASCII text"),
+        ({"user_agent": "€"}, "user_agent must be printable ASCII text"),
+        ({"ssl_ca_cert": 5}, "ssl_ca_cert must be the path of a PEM file, as text"),
+        ({"ssl_ca_cert": "a\0b"}, "ssl_ca_cert must be the path of a PEM file, as text"),
+        ({"cert_file": ""}, "cert_file must be the path of a PEM file, as text"),
+        ({"key_file": "client.key"}, "key_file needs cert_file"),
+        ({"proxy": "http://a%zz:1"}, "proxy is no URL"),
+        ({"proxy": 5}, "proxy must be text, not int"),
+        ({"host": 5}, "host must be text, not int"),
+        ({"access_token": 5}, "token must be text, not int"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_refused_when_the_client_is_made(
+    changes: dict[str, Any], message: str
+) -> None:
+    """Where the program starts, by the name of the setting."""
+    configuration = Configuration(**{"access_token": "a-token", **changes})
+    with pytest.raises(ValueError, match=f"^{message}"):
+        CMSClient(configuration=configuration)
+
+
+def test_what_is_no_configuration_or_delivery_is_refused() -> None:
+    """Also where it is empty, or looks much like one."""
+    with pytest.raises(ValueError, match="configuration must be a Configuration, not dict"):
+        CMSClient("a-token", configuration={})  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(TypeError, match="delivery must be a Delivery, not list"):
+        CMSClient("a-token", delivery=[])  # type: ignore[arg-type]  # the mistake
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 86401, True, "10", None])

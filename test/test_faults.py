@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 from fault_server import (
     MEBIBYTE,
     WRAPPING,
@@ -45,6 +46,7 @@ from fault_server import (
     endless_body,
     endless_headers,
     endless_informational,
+    flood_of_informational,
     full_queue,
     garbage,
     gzip_bomb,
@@ -62,10 +64,19 @@ from fault_server import (
     silent_before_reading,
     slow_tunnel,
     stall_in_body,
+    trickle_body,
     tunnel,
 )
 
-from cms_python import CMSClient, Configuration, TrackResult
+from cms_python import (
+    ApiClient,
+    CMSClient,
+    Configuration,
+    LeadPayload,
+    TimeoutException,
+    TrackingApi,
+    TrackResult,
+)
 from cms_python.delivery import retries
 
 # Over a deadline, for a busy machine.
@@ -270,6 +281,9 @@ SLOW_SERVERS = table(
     Row("a body that stalls", stall_in_body, LATE, timeout=0.5),
     Row("100 Continue for ever", endless_informational(100), LATE, timeout=0.6),
     Row("103 Early Hints for ever", endless_informational(103), LATE, timeout=0.6),
+    Row("100 Continue in a flood", flood_of_informational(100), LATE, timeout=0.6),
+    Row("103 Early Hints in a flood", flood_of_informational(103), LATE, timeout=0.6),
+    Row("a body that trickles without a pause", trickle_body, LATE, timeout=0.6),
     Row(
         "an error whose body drips keeps its status",
         drip_body(503),
@@ -865,6 +879,21 @@ def test_tls_files_that_cannot_be_used(files: Files) -> None:
     assert 0 == server.connections
 
 
+def test_a_key_with_a_password_is_not_asked_for_it(files: Files, tmp_path: Path) -> None:
+    """A client key that is encrypted is a tls_error; nobody sits at a terminal to unlock it."""
+    locked = tmp_path / "locked.key"
+    key = serialization.load_pem_private_key(Path(files.key_file).read_bytes(), None)
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"s3cret"),
+        )
+    )
+    how: dict[str, Any] = {"cert_file": files.cert_file, "key_file": str(locked)}
+    assert UNTRUSTED == facts(call("https://127.0.0.1:9", **how))
+
+
 def test_https_to_a_server_that_speaks_http(files: Files) -> None:
     """It is a tls_error: one attempt, and no request leaves."""
     with FaultServer(plain_http) as server:
@@ -990,6 +1019,16 @@ def test_a_proxy_that_makes_no_tunnel(files: Files, behaviour: Behaviour, kind: 
     assert ["CONNECT"] == [request.method for request in proxy.requests]
 
 
+def test_a_proxy_with_an_ipv6_address(files: Files) -> None:
+    """It is found by its address in brackets."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with FaultServer(tls=files.context()) as server, FaultServer(tunnel, host="::1") as proxy:
+        assert recorded() == facts(call_by(server.url, proxy.url, files))
+
+
 def test_407_to_plain_http(files: Files) -> None:
     """A proxy's own answer to a forwarded request is told by its status: one attempt."""
     with nobody_listens() as url, FaultServer(answer(407, "who?")) as proxy:
@@ -1003,6 +1042,22 @@ def test_a_slow_tunnel_to_a_silent_server(files: Files) -> None:
     with FaultServer(silent, tls=files.context()) as server, FaultServer(slow_tunnel(0.6)) as proxy:
         result = call_by(server.url, proxy.url, files, timeout=3.0)
     assert LATE == facts(result)
+
+
+def test_no_time_left_is_a_timeout() -> None:
+    """A request that cannot be sent in time is not sent, and says so."""
+    with FaultServer() as server:
+        api = TrackingApi(ApiClient(Configuration(host=server.url)))
+        payload = LeadPayload(event_name="signup", customer_external_id="user_1")
+        with pytest.raises(TimeoutException) as caught:
+            api.track_lead(payload, _request_timeout=-1.0)
+    assert caught.value.sent is False
+    assert [] == server.requests
+
+
+def test_waits_grow_to_a_limit_however_often() -> None:
+    """The thousandth retry waits no longer than the tenth."""
+    assert all(0 <= retries.backoff(attempts) <= 8 for attempts in (1, 5, 10, 100, 10_000))
 
 
 # The page about it

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from fault_server import FaultServer, echo
 
@@ -97,6 +99,28 @@ def test_a_proxy_that_cannot_be_used_is_refused_when_the_client_is_made(proxy: s
     with pytest.raises(ValueError, match=r"^proxy ") as caught:
         CMSClient("a-token", configuration=Configuration(proxy=proxy))
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who did not write the proxy learns where it comes from."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://me:s3cret@p:1")
+    with pytest.raises(ValueError, match=r"^the environment's proxy \(HTTPS_PROXY") as caught:
+        CMSClient("a-token")
+    assert "s3cret" not in str(caught.value)
+    assert repr(CMSClient("a-token", configuration=Configuration(proxy="")))
+
+
+def test_a_password_of_any_letters_reaches_the_proxy() -> None:
+    """It may be escaped in the URL, and travels as UTF-8."""
+    with FaultServer(echo) as proxy:
+        url = proxy.url.replace("://", "://me:p%E2%82%AC%20s@")
+        configuration = Configuration(proxy=url)
+        with CMSClient("a-token", "http://127.0.0.1:9", configuration=configuration) as client:
+            assert client.track_lead("signup", "user_1", "id_1")["success"] is True
+    credentials = proxy.requests[0].headers["proxy-authorization"].removeprefix("Basic ")
+    assert base64.b64decode(credentials).decode() == "me:p€ s"
 
 
 def test_a_call_goes_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

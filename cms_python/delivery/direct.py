@@ -53,7 +53,8 @@ class Direct(Delivery):
                     return results.accepted(response)
                 failed = refusal
             except ApiException as error:
-                failed = error
+                # Its frames lead back to this one, and hold sockets.
+                failed = error.with_traceback(None)
             if failed.status == 409 and ambiguous:
                 return results.success("Event tracked successfully by an earlier attempt")
             ambiguous = ambiguous or retries.may_have_arrived(failed)

@@ -55,7 +55,7 @@ def may_have_arrived(error: ApiException) -> bool:
 
 def backoff(attempts: int) -> float:
     """Seconds to wait after so many attempts: exponential, with full jitter."""
-    longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** (attempts - 1))
+    longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(attempts - 1, 10))
     return random.uniform(0.0, longest)  # noqa: S311, nothing secret hangs on it
 
 

@@ -12,9 +12,11 @@ class LeadPayload(Model, extra="forbid"):
     ``docs/LeadPayload.md`` describes each field.
     """
 
-    click_id: Optional[str] = Field(default=None, min_length=1, max_length=255, pattern=r"\S")
-    event_name: str = Field(min_length=1, max_length=255, pattern=r"\S")
-    customer_external_id: str = Field(min_length=1, max_length=255, pattern=r"\S")
+    click_id: Optional[str] = Field(
+        default=None, min_length=1, max_length=255, pattern=r"[^\s\x1c-\x1f\ufeff]"
+    )
+    event_name: str = Field(min_length=1, max_length=255, pattern=r"[^\s\x1c-\x1f\ufeff]")
+    customer_external_id: str = Field(min_length=1, max_length=255, pattern=r"[^\s\x1c-\x1f\ufeff]")
     timestamp: Optional[AwareDatetime] = Field(default=None)
     customer_name: Optional[str] = Field(default=None, max_length=255, repr=False)
     customer_email: Optional[str] = Field(default=None, max_length=255, repr=False)

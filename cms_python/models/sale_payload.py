@@ -12,10 +12,10 @@ class SalePayload(Model, extra="forbid"):
     ``docs/SalePayload.md`` describes each field.
     """
 
-    click_id: str = Field(min_length=1, max_length=255, pattern=r"\S")
-    event_name: str = Field(min_length=1, max_length=255, pattern=r"\S")
-    customer_external_id: str = Field(min_length=1, max_length=255, pattern=r"\S")
-    invoice_id: str = Field(min_length=1, max_length=255, pattern=r"\S")
+    click_id: str = Field(min_length=1, max_length=255, pattern=r"[^\s\x1c-\x1f\ufeff]")
+    event_name: str = Field(min_length=1, max_length=255, pattern=r"[^\s\x1c-\x1f\ufeff]")
+    customer_external_id: str = Field(min_length=1, max_length=255, pattern=r"[^\s\x1c-\x1f\ufeff]")
+    invoice_id: str = Field(min_length=1, max_length=255, pattern=r"[^\s\x1c-\x1f\ufeff]")
     amount: int = Field(ge=0, le=9007199254740991)
     currency: str = Field(pattern=r"^[A-Z]{3}$")
     timestamp: Optional[AwareDatetime] = Field(default=None)
