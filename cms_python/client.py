@@ -227,8 +227,8 @@ class CMSClient:
         try:
             event = Event.create(kind, fields, idempotency_key)
         except InvalidEvent as error:
-            usable = idempotency_key if is_idempotency_key(idempotency_key) else None
-            return results.invalid(error, usable)
+            key = idempotency_key if is_idempotency_key(idempotency_key) else None
+            return results.invalid(error, key and str.__str__(key))
         return self._delivery.deliver(event)
 
 

@@ -84,12 +84,13 @@ class Event:
         key = _plain(idempotency_key)
         if key is not None and not is_idempotency_key(key):
             problems["idempotency_key"] = "must be 1 to 255 visible ASCII characters, no spaces"
+        payload = None
         try:
             payload = _PAYLOADS[kind](**given)
         except ValidationError as error:
             # What could not be read is not missing.
             problems = {**_problems(kind, error), **problems}
-        if problems:
+        if payload is None or problems:
             raise InvalidEvent(problems)
         return cls(kind, payload, key or str(uuid.uuid4()), datetime.now(timezone.utc))
 

@@ -58,11 +58,13 @@ class Hostile(str):
 
     __slots__ = ()
 
-    def _fail(self, *_: object) -> Any:
-        raise RuntimeError("s3cret")
 
-    __eq__ = __len__ = __str__ = __repr__ = upper = isascii = strip = _fail
-    __hash__ = str.__hash__
+def _fail(*_: object) -> Any:
+    raise RuntimeError("s3cret")
+
+
+for method in ("__eq__", "__len__", "__str__", "__repr__", "upper", "isascii", "strip"):
+    setattr(Hostile, method, _fail)
 
 
 class Liar:
