@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
 import pytest
+import urllib3
 import yaml
+from openapi_core import OpenAPI
+from openapi_core.contrib.werkzeug import WerkzeugOpenAPIRequest
 from openapi_spec_validator import validate
 from pydantic import BaseModel
 from pydantic.types import AwareDatetime
+from werkzeug.test import EnvironBuilder
 
 import cms_python
 from cms_python import TrackingApi, configuration, events, models, results
+from cms_python.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
 CONTRACT: dict[str, Any] = yaml.safe_load((ROOT / "openapi.yaml").read_text(encoding="utf-8"))
@@ -150,6 +156,51 @@ def test_the_types_of_errors_are_those_of_the_contract() -> None:
     """What a failure says where the server names no type is one of the server's own names."""
     listed = SCHEMAS["ErrorResponse"]["properties"]["type"]["x-extensible-enum"]
     assert list(results.TYPES.values()) == listed
+
+
+LEAD = {"clickId": "id_1", "eventName": "signup", "customerExternalId": "user_1"}
+SALE = {**LEAD, "invoiceId": "inv_1", "amount": 5, "currency": "EUR"}
+BODIES: list[tuple[str, Any]] = [
+    ("lead", LEAD),
+    ("lead", {**LEAD, "mode": "deferred", "timestamp": "2026-01-31T09:30:00+02:00"}),
+    ("sale", SALE),
+    ("sale", {**SALE, "amount": 0, "customerEmail": ""}),
+    ("lead", {}),
+    ("lead", []),
+    ("lead", {**LEAD, "unknown": 1}),
+    ("lead", {**LEAD, "eventName": " "}),
+    ("lead", {**LEAD, "eventName": "e" * 256}),
+    ("lead", {**LEAD, "eventName": None}),
+    ("lead", {**LEAD, "mode": "later"}),
+    ("lead", {**LEAD, "timestamp": "2026-01-31T09:30:00"}),
+    ("lead", {**LEAD, "timestamp": "yesterday"}),
+    ("sale", LEAD),
+    ("sale", {**SALE, "amount": -1}),
+    ("sale", {**SALE, "amount": True}),
+    ("sale", {**SALE, "amount": "5"}),
+    ("sale", {**SALE, "amount": 2**53}),
+    ("sale", {**SALE, "currency": "eur"}),
+    ("sale", {**SALE, "customerAvatar": "a" * 2049}),
+]
+
+
+@pytest.mark.parametrize(("kind", "body"), BODIES)
+def test_the_sandbox_judges_as_openapi_core_does(sandbox: Sandbox, kind: str, body: Any) -> None:
+    """A second judge, which shares neither our models nor our code, comes to the same verdict."""
+    judge = OpenAPI.from_dict({**CONTRACT, "servers": [{"url": sandbox.url}]})
+    headers = {"Authorization": "Bearer any", "Content-Type": "application/json"}
+    builder = EnvironBuilder(
+        f"/track/{kind}",
+        sandbox.url,
+        method="POST",
+        data=json.dumps(body),
+        headers=list(headers.items()),
+    )
+    errors = list(judge.iter_request_errors(WerkzeugOpenAPIRequest(builder.get_request())))
+    answer = urllib3.request(
+        "POST", f"{sandbox.url}/track/{kind}", body=json.dumps(body), headers=headers
+    )
+    assert (answer.status == 422) is bool(errors)
 
 
 def test_the_shipped_contract_is_the_one_at_the_top() -> None:

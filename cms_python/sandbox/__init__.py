@@ -8,14 +8,15 @@ Nothing leaves the machine, and every event an application sends can be looked a
         ...  # point the application at sandbox.url, with any token
         assert ["signup_started"] == [event.event_name for event in sandbox.events]
 
-``python -m cms_python.sandbox`` runs the same server from the command line. Both need the extra
+``python -m cms_python.sandbox`` runs the same server from the command line. Opened in a browser,
+its address shows what arrives. All of it needs the extra
 ``pip install "cms-python-client[sandbox]"``.
 """
 
 import sys
 from importlib.util import find_spec
 
-_NEEDED = ("openapi_core", "werkzeug", "yaml")
+_NEEDED = ("openapi_schema_validator", "werkzeug", "yaml")
 _HINT = 'The sandbox needs an extra that is not installed: pip install "cms-python-client[sandbox]"'
 
 if any(find_spec(name) is None for name in _NEEDED):

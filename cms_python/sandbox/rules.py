@@ -11,7 +11,8 @@
    - A lead without a click id counts for the stored click; without one it is refused with 422.
    - A customer's lead of one name counts once; a repetition is a success marked as duplicate.
    - A sale counts for the stored click, else for the one it names.
-   - An invoice counts once; a repetition under another key is a conflict, 409.
+   - An invoice counts once; a repetition under another key is a conflict, 409, or gets the first
+     answer again, as the sandbox was told. Which of the two the real server does is not known.
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cms_python.sandbox.answers import Answer, Refusal, success
+from cms_python.sandbox.entries import KIND_BY_PATH
 from cms_python.sandbox.store import KeptAnswer, RecordedEvent, Store
 
 if TYPE_CHECKING:
     from cms_python.sandbox.contract import Contract
-
-KIND_BY_PATH = {"/track/lead": "lead", "/track/sale": "sale"}
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,24 @@ class Call:
 class Rules:
     """Answers calls: checks them, and carries out those that pass."""
 
-    def __init__(self, contract: Contract, store: Store, token: str | None = None) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        store: Store,
+        token: str | None = None,
+        duplicates: str = "conflict",
+    ) -> None:
         self._contract = contract
         self._store = store
         self._token = token
+        self._duplicates = duplicates
 
     def answer(self, call: Call) -> Answer:
         """Take a call through the checks, one after the other."""
         try:
             self._check_token(call.authorization)
             payload = _read_json(call.content_type, call.body)
-            self._check_schema(call)
+            self._check_schema(call, payload)
             return self._answer_once(call, payload)
         except Refusal as refusal:
             return refusal.answer(call.request_id)
@@ -69,11 +76,11 @@ class Rules:
         if wanted and not hmac.compare_digest(token.strip().encode(), wanted.encode()):
             raise Refusal("unauthorized", "The bearer token is not the one of this sandbox.")
 
-    def _check_schema(self, call: Call) -> None:
+    def _check_schema(self, call: Call, payload: Any) -> None:
+        key = call.idempotency_key
+        headers = {} if key is None else {"Idempotency-Key": key}
         try:
-            problems = self._contract.problems(
-                call.path, call.body, call.authorization, call.idempotency_key
-            )
+            problems = self._contract.problems(call.path, payload, headers)
         except RecursionError:
             raise Refusal("bad_request", "The body is nested too deeply.") from None
         if problems:
@@ -92,7 +99,7 @@ class Rules:
                 self._store.keep_answer(key, KeptAnswer(call.path, payload, answer))
                 return answer
             if (kept.path, kept.payload) == (call.path, payload):
-                return replace(kept.answer, replayed=True)
+                return replace(kept.answer, replayed=True, counted=False)
             raise Refusal(
                 "idempotency_key_reused",
                 "This idempotency key has been used for another request.",
@@ -126,7 +133,8 @@ class Rules:
             "duplicate": stored is not None,
             "deferred": True,
         }
-        return success("The click has been stored for this customer.", data, call.request_id)
+        answer = success("The click has been stored for this customer.", data, call.request_id)
+        return replace(answer, duplicate=stored is not None)
 
     def _record_lead(self, call: Call, payload: dict[str, Any]) -> Answer:
         stored = self._store.click(payload["customerExternalId"])
@@ -136,23 +144,29 @@ class Rules:
         earlier = self._store.lead(payload["customerExternalId"], payload["eventName"])
         if earlier is not None:
             data = _describe(replace(earlier, duplicate=True))
-            return success("This lead had been recorded before.", data, call.request_id)
+            answer = success("This lead had been recorded before.", data, call.request_id)
+            return replace(answer, duplicate=True)
         event = _event(call, payload, click_id, deferred="clickId" not in payload)
-        data = _describe(self._store.add(event))
-        return success("The lead has been recorded.", data, call.request_id)
+        return replace(_recorded(self._store.add(event)), counted=True)
 
     def _record_sale(self, call: Call, payload: dict[str, Any]) -> Answer:
-        if self._store.has_invoice(payload["invoiceId"]):
-            # Returned, not raised: this settles the matter, so it is kept like a success.
-            return Refusal(
-                "conflict",
-                "A sale with this invoice id has been recorded before.",
-                {"invoiceId": "has been recorded before"},
-            ).answer(call.request_id)
+        earlier = self._store.sale(payload["invoiceId"])
+        if earlier is not None:
+            return self._answer_known_invoice(call, earlier)
         stored = self._store.click(payload["customerExternalId"])
         event = _event(call, payload, stored or payload["clickId"], deferred=stored is not None)
-        data = _describe(self._store.add(event))
-        return success("The sale has been recorded.", data, call.request_id)
+        return replace(_recorded(self._store.add(event)), counted=True)
+
+    def _answer_known_invoice(self, call: Call, earlier: RecordedEvent) -> Answer:
+        if self._duplicates == "replay":
+            return replace(_recorded(earlier), replayed=True, duplicate=True)
+        # Returned, not raised: this settles the matter, so it is kept like a success.
+        refusal = Refusal(
+            "conflict",
+            "A sale with this invoice id has been recorded before.",
+            {"invoiceId": "has been recorded before"},
+        )
+        return replace(refusal.answer(call.request_id), duplicate=True)
 
 
 def _read_json(content_type: str, body: bytes) -> Any:
@@ -201,6 +215,11 @@ def _event(call: Call, payload: dict[str, Any], click_id: str, deferred: bool) -
         received_at=datetime.now(timezone.utc),
         request_id=call.request_id,
     )
+
+
+def _recorded(event: RecordedEvent) -> Answer:
+    # Made of the event alone, so that the same event gives the same bytes.
+    return success(f"The {event.kind} has been recorded.", _describe(event), event.request_id)
 
 
 def _describe(event: RecordedEvent) -> dict[str, Any]:

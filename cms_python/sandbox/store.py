@@ -1,15 +1,21 @@
-"""What the sandbox remembers. In memory, and behind one lock."""
+"""What the sandbox remembers: in memory, or in a SQLite file."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from cms_python.sandbox.answers import Answer
+from cms_python.sandbox.entries import Entry
+
+#: How many requests, and how many events, stay readable in memory.
+KEPT = 1000
+#: How long the number of requests in a minute is known.
+MINUTES = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -48,79 +54,129 @@ class KeptAnswer:
     answer: Answer
 
 
-class Store:
-    """Events, stored clicks and kept answers.
+@dataclass(frozen=True)
+class Query:
+    """Which entries to find; of more than ``limit`` the newest, or else the oldest."""
+
+    after: int = 0
+    before: int | None = None
+    kind: str | None = None
+    search: str = ""
+    limit: int = KEPT
+    newest: bool = True
+
+    def matches(self, entry: Entry) -> bool:
+        """Tell whether an entry is one of those."""
+        return (
+            entry.id > self.after
+            and (self.before is None or entry.id < self.before)
+            and (self.kind is None or entry.kind == self.kind)
+            and self.search.casefold() in entry.search_text()
+        )
+
+
+class Store(ABC):
+    """Events, stored clicks, kept answers, and the entries of all requests.
 
     Each method is safe in any thread; who acts upon what a method told holds ``transaction()``
     from the question to the act.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self.reset()
+    def open(self) -> None:  # noqa: B027 - memory has nothing to open
+        """Get ready to serve. What is stored can be read before and after, too."""
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def close(self) -> None:  # noqa: B027 - as above
+        """Let go of what ``open()`` took."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[object]:
         """Let nobody else read or write meanwhile."""
-        with self._lock:
-            yield
 
-    def reset(self) -> None:
-        """Forget everything; ids start again at 1."""
-        with self._lock:
-            self._events: list[RecordedEvent] = []
-            self._leads: dict[tuple[str, str], RecordedEvent] = {}
-            self._invoices: set[str] = set()
-            self._clicks: dict[str, str] = {}
-            self._answers: dict[str, KeptAnswer] = {}
+    @abstractmethod
+    def reset(self, announce: Callable[[int], None]) -> None:
+        """Forget everything. Events start again at 1.
 
+        Entries go on, and the reset takes an id of theirs: a page that was away then sees that it
+        missed one.
+        """
+
+    # What the rules ask for
+
+    @abstractmethod
     def add(self, event: RecordedEvent) -> RecordedEvent:
         """Store an event under the next id."""
-        with self._lock:
-            event = replace(event, id=len(self._events) + 1)
-            self._events.append(event)
-            if event.invoice_id is None:
-                self._leads[_lead_identity(event.customer_external_id, event.event_name)] = event
-            else:
-                self._invoices.add(event.invoice_id)
-            return event
 
+    @abstractmethod
     def events(self) -> list[RecordedEvent]:
-        """The events so far, in the order of arrival."""
-        with self._lock:
-            return list(self._events)
+        """The newest events, in the order of arrival."""
 
-    def deferred_clicks(self) -> dict[str, str]:
-        """The click that deferred leads stored for each customer."""
-        with self._lock:
-            return dict(self._clicks)
-
-    # A single look-up or assignment in a dict or set needs no lock of its own.
-
+    @abstractmethod
     def lead(self, customer: str, event_name: str) -> RecordedEvent | None:
         """The lead that this customer and event name have made before."""
-        return self._leads.get(_lead_identity(customer, event_name))
 
-    def has_invoice(self, invoice_id: str) -> bool:
-        """Tell whether a sale of this invoice has been stored."""
-        return invoice_id in self._invoices
+    @abstractmethod
+    def sale(self, invoice_id: str) -> RecordedEvent | None:
+        """The sale of this invoice."""
 
+    @abstractmethod
+    def deferred_clicks(self) -> dict[str, str]:
+        """The click that deferred leads stored for each customer."""
+
+    @abstractmethod
     def click(self, customer: str) -> str | None:
         """The click that a deferred lead stored for this customer."""
-        return self._clicks.get(customer)
 
+    @abstractmethod
     def store_click(self, customer: str, click_id: str) -> None:
         """Remember which click brought a customer."""
-        self._clicks[customer] = click_id
 
+    @abstractmethod
     def kept_answer(self, key: str) -> KeptAnswer | None:
         """The answer that a request with this idempotency key got."""
-        return self._answers.get(key)
 
+    @abstractmethod
     def keep_answer(self, key: str, kept: KeptAnswer) -> None:
         """Keep an answer for the next request with the same idempotency key."""
-        self._answers[key] = kept
+
+    # What is shown
+
+    @abstractmethod
+    def add_entry(self, entry: Entry, announce: Callable[[Entry], None]) -> Entry:
+        """Store an entry under the next id, and announce it before there can be another."""
+
+    @abstractmethod
+    def entries(self, query: Query) -> list[Entry]:
+        """The entries that a query finds, oldest first."""
+
+    @abstractmethod
+    def last_ids(self) -> tuple[int, int]:
+        """The last id that was given out, and the one that the last reset took."""
+
+    @abstractmethod
+    def tallies(self) -> dict[str, int]:
+        """What ``tallies()`` of every entry since the last reset add up to."""
 
 
-def _lead_identity(customer: str, event_name: str) -> tuple[str, str]:
+def lead_identity(customer: str, event_name: str) -> tuple[str, str]:
+    """What makes two leads the same one."""
     return customer, " ".join(event_name.casefold().split())
+
+
+def tallies(entry: Entry) -> Iterator[tuple[str, int]]:
+    """The totals that an entry adds to, and by how much."""
+    yield f"minute {entry.received_at[:16]}", 1
+    if entry.counted:
+        yield f"{entry.kind}s", 1
+    if entry.counted and entry.kind == "sale":
+        yield f"revenue {entry.currency}", entry.amount or 0
+    if entry.duplicate:
+        yield "duplicates", 1
+    if entry.status >= 400:
+        yield "refused", 1
+
+
+def past_minutes(names: Iterable[str], entry: Entry) -> list[str]:
+    """The totals of minutes that no one asks for any more, now that there is this entry."""
+    first = datetime.fromisoformat(entry.received_at) - MINUTES
+    oldest = f"minute {first.isoformat()[:16]}"
+    return [name for name in names if name.startswith("minute ") and name < oldest]

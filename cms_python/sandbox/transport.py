@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from io import BytesIO
 from typing import Any
 
@@ -17,8 +17,18 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_input_stream
 
 _logger = logging.getLogger("cms_python.sandbox")
-_READ_LIMIT = 16 * 1024 * 1024
+# The rest of a body is read and thrown away, so that its sender gets to see why it was refused.
+_KEPT_BYTES = 1024 * 1024 + 1
+_READ_LIMIT = 256 * 1024 * 1024
 _STOP_SECONDS = 2.0
+
+
+# Where an application finds the socket of the client in its environment.
+CONNECTION = "cms_python.sandbox.connection"
+
+
+class Hangup(Exception):
+    """Closes the connection without an answer."""
 
 
 class Handler(WSGIRequestHandler):
@@ -46,14 +56,27 @@ class Handler(WSGIRequestHandler):
             self.send_error(400)
             return
         environ.update({"wsgi.input": BytesIO(body), "wsgi.input_terminated": True})
-        response = Response.from_app(self.server.app, environ, buffered=True)
+        environ[CONNECTION] = self.connection
+        try:
+            response = Response.from_app(self.server.app, environ)
+        except Hangup:
+            self.close_connection = True
+            return
+        with closing(response):
+            self._send(response, ended)
+
+    def _send(self, response: Response, ended: bool) -> None:
+        is_stream = response.mimetype == "text/event-stream"
+        content = response.iter_encoded() if is_stream else (response.get_data(),)
         self.send_response(response.status_code)
         for name, value in response.headers:
             self.send_header(name, value)
-        if not ended:
+        if is_stream or not ended:
             self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(response.get_data())
+        if self.command != "HEAD":
+            for piece in content:
+                self.wfile.write(piece)
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
         """Say nothing: an access log would drown a test's output, and could show secrets."""
@@ -104,7 +127,7 @@ class Server(ThreadedWSGIServer):
 
 
 def _read_body(environ: dict[str, Any]) -> tuple[bytes, bool]:
-    """Read a body far beyond what is acceptable, and tell whether that was all of it.
+    """Read a body, keep no more of it than tells that it is too large, and tell if it has ended.
 
     Closing with something unread would make the system reset the connection, and the client
     might never see why it was refused.
@@ -115,10 +138,11 @@ def _read_body(environ: dict[str, Any]) -> tuple[bytes, bool]:
     if not chunked and not environ.get("CONTENT_LENGTH", "0").isdecimal():
         raise OSError("invalid content length")
     stream = get_input_stream(environ)
-    body = bytearray()
-    while len(body) < _READ_LIMIT:
+    kept, read = bytearray(), 0
+    while read < _READ_LIMIT:
         piece = stream.read(65536)
         if not piece:
-            return bytes(body), True
-        body += piece
-    return bytes(body), False
+            return bytes(kept), True
+        kept += piece[: _KEPT_BYTES - len(kept)]
+        read += len(piece)
+    return bytes(kept), False
