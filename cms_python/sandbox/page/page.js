@@ -452,7 +452,8 @@ function path(entry, click, customer, ids) {
   const others = (click?.customers.length ?? 1) - 1;
   const find = (text) => () => { if (narrow.matches) closePanel(); choose({ search: text, filter: 'all' }); };
   const steps = h('ol', {}, ...ids.map((id) => step(kindName(known.get(id) ?? entry), eventLink(id, entry.id))));
-  if (!ids.includes(entry.id)) steps.append(step('This', eventLink(entry.id, entry.id), h('span', { class: 'muted' }, 'did not count')));
+  const remark = entry.counted ? null : h('span', { class: 'muted' }, 'did not count');
+  if (!ids.includes(entry.id)) steps.append(step('This', eventLink(entry.id, entry.id), remark));
   const middle = entry.customer_external_id === null ? steps : h('ol', {}, h('li', {},
     ...step('Customer', link(entry.customer_external_id, find(entry.customer_external_id)),
       customer?.deferred ? h('span', { class: 'muted' }, 'stored by a deferred lead') : null).childNodes, steps));
@@ -495,7 +496,7 @@ function drawChart(perMinute) {
   const bars = minutes.map((minute) => ({ minute, count: counts.get(minute) ?? 0 }));
   const total = bars.reduce((sum, bar) => sum + bar.count, 0);
   const peak = Math.max(...bars.map((bar) => bar.count));
-  const text = total ? `${total} in 30 minutes, at most ${peak} a minute` : 'None in the last 30 minutes';
+  const text = total ? `${total.toLocaleString('en')} in 30 minutes, at most ${peak.toLocaleString('en')} a minute` : 'None in the last 30 minutes';
   $('chart').replaceChildren(...bars.map((bar, index) => drawBar(bar, index, Math.max(peak, 4))));
   $('chart').setAttribute('aria-label', `Events a minute: ${text}`);
   $('chart-peak').textContent = text;
