@@ -196,7 +196,8 @@ def test_the_sandbox_judges_as_openapi_core_does(sandbox: Sandbox, kind: str, bo
         data=json.dumps(body),
         headers=list(headers.items()),
     )
-    errors = list(judge.iter_request_errors(WerkzeugOpenAPIRequest(builder.get_request())))
+    request = WerkzeugOpenAPIRequest(builder.get_request())
+    errors = list(judge.request_validator.iter_errors(request))
     answer = urllib3.request(
         "POST", f"{sandbox.url}/track/{kind}", body=json.dumps(body), headers=headers
     )
