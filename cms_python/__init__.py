@@ -6,6 +6,7 @@ Example:
 """
 
 import logging
+from typing import TYPE_CHECKING, Any
 
 from cms_python._version import __version__
 from cms_python.api import TrackingApi
@@ -35,6 +36,9 @@ from cms_python.exceptions import (
 from cms_python.models import ErrorResponse, LeadPayload, SalePayload, TrackResponse
 from cms_python.results import TrackFailure, TrackResult, TrackSuccess
 
+if TYPE_CHECKING:
+    from cms_python.delivery.outbox import Outbox
+
 __all__ = [
     "ApiClient",
     "ApiException",
@@ -52,6 +56,7 @@ __all__ = [
     "LeadPayload",
     "NotFoundException",
     "OpenApiException",
+    "Outbox",
     "SalePayload",
     "ServiceException",
     "TimeoutException",
@@ -70,3 +75,12 @@ __all__ = [
 
 # An application that sets up no logging sees none of ours.
 logging.getLogger("cms_python").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: it loads sqlite3, which tracking at once does not need.
+    if name == "Outbox":
+        from cms_python.delivery.outbox import Outbox
+
+        return Outbox
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -59,12 +59,19 @@ class CMSClient:
         base = Configuration() if configuration is None else configuration
         connection = settings.with_connection(base, host)
         self._host = connection.host
-        if delivery is None:
+        frames = 1 if delivery is None else 2
+
+        def make_direct() -> Direct:
             complete = settings.with_token(connection, token)
-            _warn_of_plain_http(complete)
+            _warn_of_plain_http(complete, 3 + frames)
             api = TrackingApi(ApiClient(complete))
-            delivery = Direct(api, timeout=timeout, max_retries=max_retries)
-        if not isinstance(delivery, Delivery):
+            return Direct(api, timeout=timeout, max_retries=max_retries)
+
+        if delivery is None:
+            delivery = make_direct()
+        elif isinstance(delivery, Delivery):
+            delivery.attach(make_direct)
+        else:
             raise TypeError(f"delivery must be a Delivery, not {type(delivery).__name__}")
         self._delivery: Delivery = delivery
 
@@ -232,9 +239,10 @@ class CMSClient:
         return self._delivery.deliver(event)
 
 
-def _warn_of_plain_http(configuration: Configuration) -> None:
+def _warn_of_plain_http(configuration: Configuration, stacklevel: int) -> None:
     url = urlsplit(configuration.host or "")
     if url.scheme == "http" and not settings.is_this_machine(url.hostname or ""):
         warnings.warn(
-            "host is plain http: the token travels unencrypted. Use https://.", stacklevel=3
+            "host is plain http: the token travels unencrypted. Use https://.",
+            stacklevel=stacklevel,
         )

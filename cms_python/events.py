@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal, Optional, Union
 
@@ -93,6 +93,23 @@ class Event:
         if payload is None or problems:
             raise InvalidEvent(problems)
         return cls(kind, payload, key or str(uuid.uuid4()), datetime.now(timezone.utc))
+
+    @classmethod
+    def restored(cls, kind: str, body: str, key: str, created_at: float) -> Event:
+        """The event whose body, the payload's JSON, was kept; ``created_at`` is in epoch seconds.
+
+        Raises ValueError where the body does not fit the contract.
+        """
+        known: EventKind = "lead" if kind == "lead" else "sale"
+        payload = _PAYLOADS[known].from_json(body)
+        return cls(known, payload, key, datetime.fromtimestamp(created_at, timezone.utc))
+
+    def dated(self) -> Event:
+        """The same event with a timestamp: its own, or else when the call was made."""
+        if self.payload.timestamp is not None:
+            return self
+        payload = self.payload.model_copy(update={"timestamp": self.created_at})
+        return replace(self, payload=payload)
 
     def personal_data(self) -> list[str]:
         """The values that no log, repr or failure may show; the contract marks their fields."""

@@ -47,7 +47,8 @@ class TrackFailure(TypedDict):
     - ``type``: the server's name for the error where it sends one, else one of ``bad_request
       unauthorized forbidden not_found conflict unprocessable_entity rate_limit_exceeded
       internal_server_error bad_gateway service_unavailable gateway_timeout``, or of
-      ``validation_error connection_error timeout_error tls_error redirect invalid_response``.
+      ``validation_error connection_error timeout_error tls_error redirect invalid_response``, or
+      ``outbox_error`` for a queue that cannot take the event.
     - ``details``: more about it; a dict by argument for ``validation_error``; else the server's.
     - ``retryable``: the same call may succeed later.
     - ``ambiguous``: the event may have been recorded all the same.
@@ -84,6 +85,7 @@ OWN_TYPES = {
     "tls_error",
     "redirect",
     "invalid_response",
+    "outbox_error",
 }
 TYPES = {
     400: "bad_request",
@@ -116,6 +118,22 @@ def invalid(error: InvalidEvent, idempotency_key: Optional[str]) -> TrackFailure
         "retryable": False,
         "ambiguous": False,
         "attempts": 0,
+        "idempotency_key": idempotency_key,
+        "retry_after": None,
+    }
+
+
+def not_queued(sentence: str, idempotency_key: str, *, attempts: int = 0) -> TrackFailure:
+    """The failure for an event that a queue cannot take, or can keep no longer."""
+    return {
+        "success": False,
+        "error": sentence,
+        "status_code": 0,
+        "type": "outbox_error",
+        "details": None,
+        "retryable": True,
+        "ambiguous": attempts > 0,
+        "attempts": attempts,
         "idempotency_key": idempotency_key,
         "retry_after": None,
     }

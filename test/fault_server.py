@@ -238,9 +238,9 @@ class FaultServer:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
             thread.join()
 
-    def _wait_for(self, condition: Callable[[], bool]) -> None:
+    def _wait_for(self, condition: Callable[[], bool], seconds: float = 20) -> None:
         with self._changed:
-            assert self._changed.wait_for(condition, timeout=20), "waited 20 seconds in vain"
+            assert self._changed.wait_for(condition, seconds), f"waited {seconds:g} s in vain"
 
     def _accept(self) -> None:
         while True:

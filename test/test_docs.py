@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import json
@@ -14,6 +15,7 @@ import typing
 from pathlib import Path
 
 import pytest
+from command import environment
 
 import cms_python
 from cms_python import CMSClient, TrackFailure, TrackSuccess
@@ -22,6 +24,12 @@ from cms_python.sandbox import Sandbox
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Commands, and the block right behind them that shows what they print.
+SHOWN = re.compile(r"^```bash\n(.*?)^```\n(?:\n```\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+# A block of files, each after a line with its name, is not typed in; test_recipes.py runs it.
+FILE = re.compile(r"^# (\S+\.py)\n", re.MULTILINE)
+# Another form of a block, such as an indented one, would be found by no test.
+FENCE = re.compile(r"^\s*(?:`{3}|~{3})", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 # Shown elsewhere: by .ci/run, which makes the environments that these lines speak of.
@@ -46,6 +54,16 @@ def blocks(page: Path, language: str) -> list[str]:
     return [code for name, code in found if name == language]
 
 
+def is_python(code: str) -> bool:
+    """Whether it is Python that imports or defines something, and so is more than an output."""
+    try:
+        nodes = list(ast.walk(ast.parse(code)))
+    except SyntaxError:
+        return False
+    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return any(isinstance(node, kinds) for node in nodes)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(
     page: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
@@ -54,7 +72,8 @@ def test_the_python_of_a_page_runs(
     monkeypatch.setenv("CMS_HOST", sandbox.url)
     monkeypatch.setenv("CMS_BEARER_TOKEN", "a-token")
     names: dict[str, object] = {"__name__": "__main__"}
-    for code in blocks(page, "python"):
+    typed = [code for code in blocks(page, "python") if not FILE.match(code)]
+    for code in typed:
         exec(compile(code, page.name, "exec"), names)
         assert (
             typing.cast("dict[str, object]", names.get("response", {})).get("success") is not False
@@ -70,9 +89,27 @@ def test_the_json_of_a_page_is_a_result(page: Path) -> None:
         assert list(shown) == list(expected.__annotations__)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_commands_of_a_page_are_run_somewhere(page: Path) -> None:
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent != ROOT], ids=lambda page: page.name
+)
+def test_the_commands_of_a_page_do_what_it_says(
+    page: Path, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """One block after the other, in one folder; what is shown behind a block is what it prints."""
+    env = environment({"CMS_HOST": sandbox.url, "CMS_BEARER_TOKEN": "a-token"})
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
+    for commands, shown in SHOWN.findall(page.read_text(encoding="utf-8")):
+        ran = subprocess.run(
+            ["bash", "-ec", commands], env=env, cwd=tmp_path, text=True, timeout=60, check=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert shown in {"", ran.stdout}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_the_commands_of_a_page_are_run_somewhere(name: str) -> None:
     """A command is run here, or in .ci/run, where it stands word for word."""
+    page = ROOT / name
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for line in "".join(blocks(page, "bash")).splitlines():
@@ -87,8 +124,11 @@ def test_the_commands_of_a_page_are_run_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_block_of_a_page_is_of_a_language_that_nothing_runs(page: Path) -> None:
     """A new kind of block needs a test of its own."""
-    languages = {name for name, _ in BLOCK.findall(page.read_text(encoding="utf-8"))}
-    assert languages <= {"", "bash", "json", "python"}
+    text = page.read_text(encoding="utf-8")
+    found = BLOCK.findall(text)
+    assert {name for name, _ in found} <= {"", "bash", "json", "python"}
+    assert 2 * len(found) == len(FENCE.findall(text))
+    assert [] == [code for name, code in found if not name and is_python(code)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

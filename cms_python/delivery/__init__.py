@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Optional
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Optional
 
 from cms_python.events import Event
 from cms_python.results import TrackResult
+
+if TYPE_CHECKING:
+    from cms_python.delivery.direct import Direct
 
 __all__ = ["Delivery"]
 
@@ -21,6 +25,14 @@ class Delivery(ABC):
         ...         print(event.kind, event.payload.event_name)
         ...         return success("Printed")
     """
+
+    def attach(self, make_direct: Callable[[], Direct]) -> None:  # noqa: B027, few send over HTTP
+        """Called once by the client that the delivery was given to.
+
+        ``make_direct`` makes a delivery that sends at once, with the client's connection and
+        limits. It raises ValueError if there is no token; a delivery that does not call it needs
+        none.
+        """
 
     @abstractmethod
     def deliver(self, event: Event) -> TrackResult:

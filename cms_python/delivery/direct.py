@@ -31,14 +31,28 @@ class Direct(Delivery):
     """Sends each event at once and waits for the answer.
 
     ``timeout`` bounds a delivery in seconds, all attempts and the waits between them together.
-    After the first attempt at most ``max_retries`` more are made.
+    After the first attempt at most ``max_retries`` more are made. What is given up is logged at
+    ``failure_level``: a queue, which tries again, takes a lower one.
     """
 
-    def __init__(self, api: TrackingApi, *, timeout: float, max_retries: int) -> None:
+    def __init__(
+        self,
+        api: TrackingApi,
+        *,
+        timeout: float,
+        max_retries: int,
+        failure_level: int = logging.WARNING,
+    ) -> None:
         settings.check_limits(timeout, max_retries)
         self._api = api
         self._timeout = timeout
         self._max_retries = max_retries
+        self._failure_level = failure_level
+
+    @property
+    def timeout(self) -> float:
+        """The seconds that one delivery may take."""
+        return self._timeout
 
     def deliver(self, event: Event) -> TrackResult:
         """Returns when the API has answered, or when no further attempt helps or fits."""
@@ -61,12 +75,18 @@ class Direct(Delivery):
             if not self._has_waited(failed, attempts, deadline):
                 return self._given_up(event, failed, attempts, ambiguous)
 
-    def with_options(self, timeout: Optional[float], max_retries: Optional[int]) -> Direct:
+    def with_options(
+        self,
+        timeout: Optional[float] = None,
+        max_retries: Optional[int] = None,
+        failure_level: Optional[int] = None,
+    ) -> Direct:
         """A delivery over the same connections, with other limits where they are given."""
         return Direct(
             self._api,
             timeout=self._timeout if timeout is None else timeout,
             max_retries=self._max_retries if max_retries is None else max_retries,
+            failure_level=self._failure_level if failure_level is None else failure_level,
         )
 
     def close(self) -> None:
@@ -127,7 +147,8 @@ class Direct(Delivery):
             retry_after=retries.retry_after(failed.headers),
             hidden=[*event.personal_data(), *filter(None, [token])],
         )
-        _log.warning(
+        _log.log(
+            self._failure_level,
             "Gave up on a %s: %s, status %d, attempt %d, key %s",
             event.kind,
             failure["type"],

@@ -1,0 +1,744 @@
+"""The outbox's SQLite file: what waits, what is being sent, and what was given up."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, Optional, Union
+
+from cms_python.delivery.verdicts import Verdict
+from cms_python.events import Event
+
+__all__ = [
+    "Claim",
+    "DeadEvent",
+    "Exchange",
+    "OutboxError",
+    "OutboxStats",
+    "Settlement",
+    "Storage",
+]
+
+APPLICATION = 0x434D5331  # "CMS1": tells our files from other programs'.
+PAGE = 500
+# Seconds to wait for another process, or another thread, that uses the file.
+BUSY_SECONDS = 5.0
+# Seconds by which the clock must have jumped back to be followed.
+LEAST_JUMP = 1.0
+# Seconds after which it is noted anew how late it is, while something waits.
+CLOCK_NOTE = 10.0
+MOST_UNANSWERED = 5
+FIRST_PROBE = 5.0
+LONGEST_PROBE = 300.0
+# Attempts in a row that got no answer, of all events, before they are made less often.
+TOLERATED_SILENCES = 5
+FIRST_SILENCE = 0.1
+LONGEST_SILENCE = 30.0
+
+# Each script takes a file from the version before it, its place, to the next. A new file goes
+# through all of them; what has been released stays as it is.
+#
+# An event is `ready` if it is the first of its customer, `waiting` behind another of that customer,
+# or `dead`: of each customer one is ready. What was delivered is gone. One that is being sent is
+# ready, with a lease, and due when the lease ends. `unanswered` counts the attempts in a row that
+# nobody came back from, `not_found` the answers of 404. `since` is when it was queued, or queued
+# again.
+#
+# Of `outbox` there is one row. Nothing is sent before `hold_until`, which the server asked for.
+# While `probe` is not 0 events leave one at a time, the next at `probe_at`, and so many seconds lie
+# between two of them: either `paused` has the reason, or the last attempts got no answer, which
+# `silences` counts. `seen_at` is how late it was at last. `checkpoint` is of whoever queues many.
+SCHEMAS = (
+    """
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        customer TEXT NOT NULL,
+        body TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        since REAL NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('ready', 'waiting', 'dead')),
+        due_at REAL NOT NULL,
+        lease TEXT,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        unanswered INTEGER NOT NULL DEFAULT 0,
+        not_found INTEGER NOT NULL DEFAULT 0,
+        status INTEGER NOT NULL DEFAULT 0,
+        error TEXT NOT NULL DEFAULT ''
+    );
+    CREATE INDEX events_of_customer ON events (customer, id) WHERE state <> 'dead';
+    CREATE INDEX events_due ON events (due_at, id, lease) WHERE state = 'ready';
+    CREATE INDEX events_dead ON events (id) WHERE state = 'dead';
+    CREATE TABLE outbox (
+        queued INTEGER NOT NULL DEFAULT 0,
+        dead INTEGER NOT NULL DEFAULT 0,
+        delivered INTEGER NOT NULL DEFAULT 0,
+        seen_at REAL NOT NULL DEFAULT 0,
+        hold_until REAL NOT NULL DEFAULT 0,
+        paused TEXT,
+        probe REAL NOT NULL DEFAULT 0,
+        probe_at REAL NOT NULL DEFAULT 0,
+        silences INTEGER NOT NULL DEFAULT 0,
+        checkpoint TEXT NOT NULL DEFAULT ''
+    );
+    INSERT INTO outbox DEFAULT VALUES
+    """,
+)
+
+
+class OutboxError(Exception):
+    """The file cannot take or give events: full, read-only, locked, corrupt or another's."""
+
+
+class Claim(NamedTuple):
+    """An event that this process may send until its lease ends.
+
+    ``attempts`` counts this one. A ``probe`` is sent alone, to find out whether all is well again.
+    """
+
+    row: int
+    lease: str
+    event: Event
+    attempts: int
+    not_found: int = 0
+    probe: bool = False
+
+
+class Settlement(NamedTuple):
+    """What became of a claim. ``wait`` is for the event itself, ``hold`` for the whole outbox."""
+
+    claim: Claim
+    verdict: Verdict
+    status: int
+    error: str
+    wait: float = 0.0
+    hold: float = 0.0
+
+
+@dataclass(frozen=True)
+class DeadEvent:
+    """An event that was given up.
+
+    ``event`` is None if its text in the file cannot be read any more. ``status_code`` and ``error``
+    are those of the last attempt; 0 where no answer came.
+    """
+
+    event_id: int
+    event: Optional[Event]
+    attempts: int
+    status_code: int
+    error: str
+
+
+@dataclass(frozen=True)
+class OutboxStats:
+    """What an outbox holds, in all processes that share its file.
+
+    - ``queued``: events that are neither delivered nor dead. Of these,
+    - ``sending``: those that are on their way now, and
+    - ``waiting``: those that wait for another attempt, or behind another of their customer.
+    - ``dead``: events that were given up.
+    - ``delivered``: how many have been delivered since the file was made.
+    - ``paused``: why nothing is sent, None if it is.
+    - ``oldest_age``: the seconds since the oldest queued event was tracked, 0.0 if none is queued.
+    """
+
+    queued: int
+    sending: int
+    waiting: int
+    dead: int
+    delivered: int
+    paused: Optional[str]
+    oldest_age: float
+
+
+@dataclass
+class Exchange:
+    """What came of settling one claim and taking another.
+
+    ``fate`` is the settled event's, None if it was not this process's any more. ``change`` tells
+    that this settlement paused the outbox, or ended the pause. ``buried`` are events that were
+    given up without an attempt. Where nothing can be claimed, ``wait`` has the seconds until
+    something may be.
+    """
+
+    fate: Optional[Literal["delivered", "again", "dead"]] = None
+    change: Optional[Literal["paused", "resumed"]] = None
+    buried: list[DeadEvent] = field(default_factory=list)
+    claim: Optional[Claim] = None
+    wait: float = 0.0
+
+
+class Storage:
+    """One file. A process has one connection to it, made at first use and anew after a fork.
+
+    ``now`` tells the seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        path: Union[str, os.PathLike[str]],
+        *,
+        max_events: int,
+        max_age: float,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        # A program may change its directory later, as daemons do.
+        self._path = Path(path).absolute()
+        self._max_events = max_events
+        self._max_age = max_age
+        self._now = now
+        self._connection: Optional[sqlite3.Connection] = None
+        self._identity: Optional[tuple[int, int]] = None
+        self._lock = threading.RLock()
+        self._is_inside = False
+        self._is_cut_off = False
+        self._has_log = False
+        _storages.add(self)
+
+    @property
+    def path(self) -> Path:
+        """The file, absolute."""
+        return self._path
+
+    # Adding and looking
+
+    def add(
+        self, events: Sequence[Event], checkpoint: Optional[str] = None, after: str = ""
+    ) -> list[tuple[int, bool]]:
+        """Keeps events, all or none, and a ``checkpoint`` with them in the place of ``after``.
+
+        Tells of each its id, and whether one with its key was queued already.
+        """
+        with self._transaction() as db:
+            if checkpoint is not None:
+                moved = db.execute(
+                    "UPDATE outbox SET checkpoint = ? WHERE checkpoint = ?", [checkpoint, after]
+                )
+                if not moved.rowcount:
+                    raise OutboxError("Another program has gone on from this checkpoint.")
+            now = self._now()
+            return [self._add(db, event, now) for event in events]
+
+    def checkpoint(self) -> str:
+        """What the last ``add()`` that had a checkpoint left."""
+        with self._transaction("BEGIN") as db:
+            return str(db.execute("SELECT checkpoint FROM outbox").fetchone()[0])
+
+    def events(self) -> Iterator[tuple[Literal["queued", "dead"], Optional[Event]]]:
+        """All events with their state, oldest first; None for one that cannot be read."""
+        last = 0
+        while True:
+            with self._transaction("BEGIN") as db:
+                rows = db.execute(
+                    "SELECT id, state, kind, body, key, created_at FROM events WHERE id > ?"
+                    " ORDER BY id LIMIT ?",
+                    [last, PAGE],
+                ).fetchall()
+            for row in rows:
+                yield "dead" if row[1] == "dead" else "queued", _readable(*row[2:])
+            if not rows:
+                return
+            last = rows[-1][0]
+
+    def queued(self) -> int:
+        """How many events are neither delivered nor dead."""
+        with self._transaction("BEGIN") as db:
+            return int(db.execute("SELECT queued FROM outbox").fetchone()[0])
+
+    def stats(self) -> OutboxStats:
+        """The counts, and the age of the oldest event."""
+        now = self._now()
+        with self._transaction("BEGIN") as db:
+            counts = db.execute("SELECT queued, dead, delivered, paused FROM outbox").fetchone()
+            queued, dead, delivered, paused = counts
+            sending, due = db.execute(
+                "SELECT count(CASE WHEN due_at > ? THEN lease END), count(CASE WHEN due_at <= ?"
+                " THEN 1 END) FROM events WHERE state = 'ready'",
+                [now, now],
+            ).fetchone()
+            oldest = db.execute(
+                "SELECT created_at FROM events WHERE state <> 'dead' ORDER BY id LIMIT 1"
+            ).fetchone()
+        age = max(now - oldest[0], 0.0) if oldest else 0.0
+        return OutboxStats(queued, sending, queued - sending - due, dead, delivered, paused, age)
+
+    # Sending
+
+    def exchange(
+        self, settlement: Optional[Settlement], *, lease: float, take: bool = True
+    ) -> Exchange:
+        """Settles a claim and, to ``take`` one, claims the next for ``lease`` seconds, at once."""
+        if settlement is None:
+            wait = self._seconds_until_due()
+            if wait > 0 or not take:
+                return Exchange(wait=wait)
+        made = Exchange()
+        # What a power failure takes back here is sent again, as it is after any other crash.
+        with self._transaction(is_durable=False) as db:
+            now = self._now()
+            self._follow_clock(db, now)
+            if settlement:
+                self._settle(db, settlement, now, made)
+            if take:
+                self._claim(db, now, lease, made)
+        return made
+
+    def probe_soon(self) -> None:
+        """Ends a pause for one attempt: the program may have been set up anew."""
+        with self._transaction(is_durable=False) as db:
+            db.execute(
+                "UPDATE outbox SET paused = NULL, probe = ?, probe_at = 0 WHERE probe > 0",
+                [FIRST_SILENCE],
+            )
+
+    # Dead letters
+
+    def dead(self) -> list[DeadEvent]:
+        """The events that were given up, oldest first."""
+        with self._transaction("BEGIN") as db:
+            rows = db.execute(
+                "SELECT id, kind, body, key, created_at, attempts, status, error FROM events"
+                " WHERE state = 'dead' ORDER BY id"
+            ).fetchall()
+        return [DeadEvent(row[0], _readable(*row[1:5]), *row[5:]) for row in rows]
+
+    def retry_dead(self) -> int:
+        """Queues all dead events again, as if they were new; tells how many."""
+        now = self._now()
+        with self._transaction() as db:
+            count = db.execute(
+                "UPDATE events SET state = 'waiting', due_at = ?, since = ?, attempts = 0,"
+                " unanswered = 0, not_found = 0 WHERE state = 'dead'",
+                [now, now],
+            ).rowcount
+            # They come before their customers' later events, unless one of those is on its way.
+            db.execute(
+                "UPDATE events SET state = 'waiting' WHERE state = 'ready' AND lease IS NULL"
+            )
+            db.execute(
+                "UPDATE events SET state = 'ready' WHERE id IN (SELECT min(id) FROM events"
+                " WHERE state <> 'dead' GROUP BY customer HAVING sum(state = 'ready') = 0)"
+            )
+            db.execute("UPDATE outbox SET dead = 0, queued = queued + ?", [count])
+            return count
+
+    def purge_dead(self) -> int:
+        """Forgets all dead events; tells how many."""
+        with self._transaction() as db:
+            count = db.execute("DELETE FROM events WHERE state = 'dead'").rowcount
+            db.execute("UPDATE outbox SET dead = 0")
+            return count
+
+    def close(self) -> None:
+        """Closes the connection. A later use opens another."""
+        if self._enter(BUSY_SECONDS):
+            try:
+                self._disconnect()
+            finally:
+                self._leave()
+
+    # Steps of a transaction
+
+    def _add(self, db: sqlite3.Connection, event: Event, now: float) -> tuple[int, bool]:
+        known = db.execute(
+            "SELECT id, state FROM events WHERE key = ?", [event.idempotency_key]
+        ).fetchone()
+        if known and known[1] != "dead":
+            return known[0], True
+        if known:
+            # Who gives the key again wants the event sent, perhaps with what was wrong mended.
+            db.execute("DELETE FROM events WHERE id = ?", [known[0]])
+            db.execute("UPDATE outbox SET dead = dead - 1")
+        self._check_room(db)
+        return self._insert(db, event, now), False
+
+    def _check_room(self, db: sqlite3.Connection) -> None:
+        (held,) = db.execute("SELECT queued + dead FROM outbox").fetchone()
+        if held >= self._max_events:
+            raise OutboxError(f"The outbox is full: it holds {held} events.")
+
+    def _insert(self, db: sqlite3.Connection, event: Event, now: float) -> int:
+        customer = event.payload.customer_external_id
+        row = db.execute(
+            "INSERT INTO events (key, kind, customer, body, created_at, since, state, due_at)"
+            " SELECT ?, ?, ?, ?, ?, ?, CASE WHEN EXISTS (SELECT 1 FROM events WHERE customer = ?"
+            " AND state <> 'dead') THEN 'waiting' ELSE 'ready' END, ?",
+            [
+                event.idempotency_key,
+                event.kind,
+                customer,
+                event.payload.to_json(),
+                event.created_at.timestamp(),
+                now,
+                customer,
+                now,
+            ],
+        ).lastrowid
+        db.execute("UPDATE outbox SET queued = queued + 1, seen_at = max(seen_at, ?)", [now])
+        return int(row or 0)
+
+    def _seconds_until_due(self) -> float:
+        """How long nothing can be claimed; asked without keeping other processes from writing."""
+        now = self._now()
+        with self._transaction("BEGIN") as db:
+            first = db.execute(
+                "SELECT due_at FROM events WHERE state = 'ready' ORDER BY due_at LIMIT 1"
+            ).fetchone()
+            seen_at, hold_until = db.execute(
+                "SELECT seen_at, max(hold_until, probe_at) FROM outbox"
+            ).fetchone()
+        if first is None:
+            return float("inf")
+        if seen_at - now > LEAST_JUMP or now - seen_at > CLOCK_NOTE:
+            return 0.0
+        return max(float(first[0]), float(hold_until)) - now
+
+    def _follow_clock(self, db: sqlite3.Connection, now: float) -> None:
+        """Moves what is due later along when the system's clock has jumped back."""
+        (seen_at,) = db.execute("SELECT seen_at FROM outbox").fetchone()
+        jump = seen_at - now
+        if jump > LEAST_JUMP:
+            db.execute("UPDATE events SET due_at = due_at - ? WHERE state <> 'dead'", [jump])
+            db.execute(
+                "UPDATE outbox SET hold_until = hold_until - ?, probe_at = probe_at - ?",
+                [jump, jump],
+            )
+        if abs(jump) > LEAST_JUMP:
+            db.execute("UPDATE outbox SET seen_at = ?", [now])
+
+    def _claim(self, db: sqlite3.Connection, now: float, lease: float, made: Exchange) -> None:
+        hold_until, probe = db.execute(
+            "SELECT max(hold_until, probe_at), probe FROM outbox"
+        ).fetchone()
+        made.wait = hold_until - now
+        while made.claim is None and made.wait <= 0:
+            found = db.execute(
+                "SELECT id, due_at, attempts, unanswered, not_found, kind, body, key, created_at,"
+                " customer FROM events WHERE state = 'ready' ORDER BY due_at, id LIMIT 1"
+            ).fetchone()
+            made.wait = found[1] - now if found else float("inf")
+            if made.wait <= 0:
+                self._take(db, found, now, lease, made)
+        if made.claim and probe:
+            # The others wait for what becomes of this one.
+            made.claim = made.claim._replace(probe=True)
+            db.execute("UPDATE outbox SET probe_at = ?", [now + lease])
+
+    def _take(
+        self,
+        db: sqlite3.Connection,
+        found: tuple[int, float, int, int, int, str, str, str, float, str],
+        now: float,
+        lease: float,
+        made: Exchange,
+    ) -> None:
+        """Claims an event that was found, or gives it up."""
+        row, _, attempts, unanswered, not_found, kind, body, key, created_at, customer = found
+        event = _readable(kind, body, key, created_at)
+        reason = "Its text in the file cannot be read." if event is None else ""
+        if unanswered >= MOST_UNANSWERED:
+            reason = f"The program ended in each of {unanswered} attempts to send it."
+        if event is None or reason:
+            self._bury(db, row, customer, 0, reason)
+            made.buried.append(DeadEvent(row, event, attempts, 0, reason))
+            return
+        token = secrets.token_hex(8)
+        db.execute(
+            "UPDATE events SET due_at = ?, lease = ?, attempts = attempts + 1,"
+            " unanswered = unanswered + 1 WHERE id = ?",
+            [now + lease, token, row],
+        )
+        made.claim = Claim(row, token, event, attempts + 1, not_found)
+
+    def _settle(self, db: sqlite3.Connection, done: Settlement, now: float, made: Exchange) -> None:
+        row, customer = done.claim.row, done.claim.event.payload.customer_external_id
+        held = db.execute(
+            "SELECT since FROM events WHERE id = ? AND lease = ?", [row, done.claim.lease]
+        ).fetchone()
+        if held is None:
+            return  # It took longer than its lease, and another has the event now.
+        if done.verdict == "delivered":
+            made.fate = "delivered"
+            db.execute("DELETE FROM events WHERE id = ?", [row])
+            db.execute("UPDATE outbox SET delivered = delivered + 1, queued = queued - 1")
+            self._promote(db, customer)
+        elif done.verdict == "dead" or (done.verdict == "again" and now - held[0] > self._max_age):
+            made.fate = "dead"
+            self._bury(db, row, customer, done.status, done.error)
+        else:
+            made.fate = "again"
+            db.execute(
+                "UPDATE events SET state = 'waiting', due_at = ?, lease = NULL, unanswered = 0,"
+                " not_found = not_found + ?, status = ?, error = ? WHERE id = ?",
+                [now + done.wait, done.status == 404, done.status, done.error, row],
+            )
+            self._promote(db, customer)
+        if done.hold:
+            db.execute("UPDATE outbox SET hold_until = max(hold_until, ?)", [now + done.hold])
+        made.change = self._follow_health(db, done, now)
+
+    def _follow_health(
+        self, db: sqlite3.Connection, done: Settlement, now: float
+    ) -> Optional[Literal["paused", "resumed"]]:
+        """Lets only probes through while no event could succeed, and all when one has."""
+        paused, probe, silences = db.execute(
+            "SELECT paused, probe, silences FROM outbox"
+        ).fetchone()
+        # What was on its way before says nothing new.
+        is_news = done.claim.probe or not probe
+        if done.verdict == "pause" and paused is None:
+            db.execute("UPDATE outbox SET paused = ?", [done.error])
+            self._probe_in(db, FIRST_PROBE, now)
+            return "paused"
+        if paused is not None and not is_news:
+            return None
+        if done.verdict == "pause":
+            self._probe_in(db, min(probe * 2, LONGEST_PROBE), now)
+        elif paused is not None and done.verdict == "again" and done.status != 404:
+            self._probe_in(db, probe, now)
+        elif done.verdict != "again" or done.status:
+            if probe or silences:
+                db.execute("UPDATE outbox SET paused = NULL, probe = 0, probe_at = 0, silences = 0")
+            return "resumed" if paused is not None else None
+        elif silences < TOLERATED_SILENCES:
+            db.execute("UPDATE outbox SET silences = silences + 1")
+        elif is_news:
+            self._probe_in(db, min(probe * 2, LONGEST_SILENCE) or FIRST_SILENCE, now)
+        return None
+
+    def _probe_in(self, db: sqlite3.Connection, seconds: float, now: float) -> None:
+        db.execute("UPDATE outbox SET probe = ?, probe_at = ?", [seconds, now + seconds])
+
+    def _bury(
+        self, db: sqlite3.Connection, row: int, customer: str, status: int, error: str
+    ) -> None:
+        db.execute(
+            "UPDATE events SET state = 'dead', lease = NULL, status = ?, error = ? WHERE id = ?",
+            [status, error, row],
+        )
+        db.execute("UPDATE outbox SET dead = dead + 1, queued = queued - 1")
+        self._promote(db, customer)
+
+    def _promote(self, db: sqlite3.Connection, customer: str) -> None:
+        """Makes the customer's first event the one that may be sent."""
+        db.execute(
+            "UPDATE events SET state = 'ready' WHERE id ="
+            " (SELECT id FROM events WHERE customer = ? AND state <> 'dead' ORDER BY id LIMIT 1)",
+            [customer],
+        )
+
+    # The connection
+
+    @contextmanager
+    def _transaction(
+        self, begin: str = "BEGIN IMMEDIATE", *, is_durable: bool = True
+    ) -> Iterator[sqlite3.Connection]:
+        """The one place that locks, begins, commits and translates SQLite's errors.
+
+        What is durable is on the disk when it is over, with all that was before it.
+        """
+        if not self._enter(BUSY_SECONDS):
+            raise OutboxError("The outbox cannot be used: others keep it busy.")
+        try:
+            self._is_inside = True
+            if self._connection and not self._is_in_place():
+                self._disconnect()
+            db = self._connection or self._connect()
+            try:
+                if self._has_log:
+                    # Only a write-ahead log stays whole without a sync each time.
+                    db.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+                db.execute(begin)
+                yield db
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    with suppress(sqlite3.Error):
+                        db.execute("ROLLBACK")
+        except (sqlite3.Error, OSError) as error:
+            raise OutboxError(f"The outbox cannot be used: {error}.") from None
+        finally:
+            self._is_inside = False
+            self._leave()
+
+    def _enter(self, seconds: float) -> bool:
+        """Takes the lock, unless this very thread is inside: a handler of a signal may try."""
+        entered = self._lock.acquire(timeout=seconds)
+        if entered and self._is_inside:
+            self._lock.release()
+            return False
+        return entered
+
+    def _leave(self) -> None:
+        # All of it: Ctrl-C may have kept this thread from giving it back at an earlier turn.
+        with suppress(RuntimeError):
+            while True:
+                self._lock.release()
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._is_cut_off:
+            raise OutboxError("The outbox cannot be used: it was in use when the process forked.")
+        # Made before SQLite opens it, for its mode. One that is there is not opened: closing it
+        # would drop the locks that another connection of this process holds on it.
+        with suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        db = _opened(self._path)
+        try:
+            if self._version(db) == 0:
+                # What another connection uses cannot be changed.
+                db.close()
+                _choose_journal(self._path)
+                db = _opened(self._path)
+            # A commit returns once it is on the disk, whatever SQLite was built with.
+            db.execute("PRAGMA synchronous = FULL")
+            self._has_log = db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            self._upgrade(db)
+        except BaseException:
+            db.close()
+            raise
+        self._connection, self._identity = db, _identity(self._path)
+        return db
+
+    def _upgrade(self, db: sqlite3.Connection) -> None:
+        if self._version(db) == len(SCHEMAS):
+            return
+        db.execute("BEGIN IMMEDIATE")
+        # Another process may just have done it.
+        for script in SCHEMAS[self._version(db) :]:
+            for statement in script.split(";"):
+                db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION}")
+        db.execute(f"PRAGMA user_version = {len(SCHEMAS)}")
+        db.execute("COMMIT")
+
+    def _version(self, db: sqlite3.Connection) -> int:
+        """The version of the file, 0 if it is empty. Raises OutboxError if it is not for us."""
+        # Looked at in one moment, for another process may just be making the file.
+        db.execute("SAVEPOINT look")
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        db.execute("RELEASE look")
+        if application != APPLICATION and (application, version, tables) != (0, 0, 0):
+            raise OutboxError(f"{self._path} belongs to another program: choose another path.")
+        if version > len(SCHEMAS):
+            raise OutboxError(f"{self._path} is of a newer version: update cms-python-client.")
+        return int(version)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection and not self._is_in_place():
+            # To close it would remove the log of the file that has taken its place.
+            _keep_for_ever(connection)
+        elif connection:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _is_in_place(self) -> bool:
+        """Whether the file that is open is the one at the path: somebody may have removed it."""
+        return self._identity == _identity(self._path)
+
+    # Forks
+
+    def before_fork(self) -> bool:
+        """Lets no thread be inside SQLite, and no connection be open, at the fork.
+
+        SQLite remembers by file which locks the process holds. A child that inherited an open file
+        would believe that it holds the parent's, and other processes would write over it.
+        """
+        if not self._enter(2 * BUSY_SECONDS):
+            return False
+        self._disconnect()
+        return True
+
+    def after_fork_in_parent(self) -> None:
+        self._leave()
+
+    def after_fork_in_child(self) -> None:
+        self._lock, self._is_inside = threading.RLock(), False
+        if self._connection:
+            _keep_for_ever(self._connection)
+            self._connection, self._is_cut_off = None, True
+
+
+def _identity(path: Path) -> Optional[tuple[int, int]]:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _readable(kind: str, body: str, key: str, created_at: float) -> Optional[Event]:
+    try:
+        return Event.restored(kind, body, key, created_at)
+    except Exception:  # noqa: BLE001, there is no telling what a damaged file holds
+        return None
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+
+
+def _choose_journal(path: Path) -> None:
+    """A write-ahead log, or where the file system has none, a rollback journal."""
+    with closing(_opened(path)) as db:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            # Only use shows whether the file system can share memory.
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("ROLLBACK")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                return  # Another process is just making the file.
+    with closing(_opened(path)) as db:
+        # This alone spares SQLite the shared memory that it would need to look into the file.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = DELETE")
+
+
+def _keep_for_ever(connection: sqlite3.Connection) -> None:
+    """Keeps a connection from being closed, even at exit, where that would harm a file."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+_storages: weakref.WeakSet[Storage] = weakref.WeakSet()
+# Two threads may fork at once.
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    _forking.held = [each for each in tuple(_storages) if each.before_fork()]
+
+
+def _after_fork_in_parent() -> None:
+    for storage in _forking.held:
+        storage.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for storage in _storages:
+        storage.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

@@ -1,0 +1,1265 @@
+"""The outbox takes each event into its file and sends it from there, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from fault_server import (
+    Behaviour,
+    FaultServer,
+    Visit,
+    answer,
+    close_after_reading,
+    echo,
+    echo_once,
+    garbage,
+    in_turn,
+    nobody_listens,
+    redirect,
+    reset_after_reading,
+    silent,
+)
+from test_concurrency import exit_status, fork, forks, threads_beside_fork
+
+from cms_python import CMSClient, Event, Outbox, TrackFailure, TrackResult
+from cms_python.delivery import storage as storage_module
+from cms_python.delivery import verdicts
+from cms_python.delivery.outbox import OutboxError
+from cms_python.delivery.storage import Storage
+from cms_python.results import success
+from cms_python.sandbox import Sandbox
+
+MEMORY = Path("/dev/shm")
+TOKEN = "a-s3cret-token"
+PERSON: dict[str, Any] = {
+    "customer_name": "Jane Doe",
+    "customer_email": "jane@example.com",
+    "customer_avatar": "https://example.com/jane.png",
+}
+REFUSED = {"success": False, "error": "Not for jane@example.com", "type": "unprocessable_entity"}
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """In memory where that is possible: no power fails here, and disks are slow to sync."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        yield Path(folder) / "events.db"
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waits between attempts keep their proportions and take a hundredth of their time."""
+    monkeypatch.setattr(verdicts, "FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr(verdicts, "LONGEST_BACKOFF", 3.0)
+    monkeypatch.setattr(storage_module, "FIRST_PROBE", 0.01)
+    monkeypatch.setattr(storage_module, "BUSY_SECONDS", 0.3)
+
+
+@contextmanager
+def opened(
+    path: Path, url: str = "http://127.0.0.1:1", timeout: float = 10.0, **options: Any
+) -> Iterator[tuple[CMSClient, Outbox]]:
+    """A client that queues in the file, and its outbox."""
+    outbox = Outbox(path, **options)
+    with CMSClient(TOKEN, url, timeout=timeout, delivery=outbox) as client:
+        yield client, outbox
+
+
+@contextmanager
+def writing(path: Path, **options: Any) -> Iterator[tuple[CMSClient, Outbox]]:
+    """A client that only writes, as in a process without a token."""
+    outbox = Outbox(path, send=False, **options)
+    with CMSClient(delivery=outbox) as client:
+        yield client, outbox
+
+
+def lead(client: CMSClient, name: str = "signup", customer: str = "user_42", **more: Any) -> Any:
+    """The data that comes back for a lead that is queued."""
+    result = client.track_lead(name, customer, click_id="id_123", **more)
+    assert result["success"] is True, result
+    return result["data"]
+
+
+def names(server: FaultServer) -> list[str]:
+    return [request.json["eventName"] for request in server.requests]
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+def by_name(behaviours: dict[str, Behaviour]) -> Behaviour:
+    """Behaves as is told for the event's name, which is looked at before the request is read."""
+
+    def behave(visit: Visit) -> None:
+        while b'"eventName":"' not in visit._unread:
+            visit.receive()
+        name = visit._unread.split(b'"eventName":"')[1].split(b'"')[0].decode()
+        behaviours.get(name, echo)(visit)
+
+    return behave
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = monotonic() + 20
+    while not condition():
+        assert monotonic() < deadline, "waited 20 seconds in vain"
+        threading.Event().wait(0.005)
+
+
+# A call
+
+
+def test_a_call_says_queued_and_the_event_arrives(path: Path, sandbox: Sandbox) -> None:
+    """The result tells the event's number; flush() waits until the API has it."""
+    with opened(path, sandbox.url) as (client, outbox):
+        queued = {"event_id": 1, "queued": True, "duplicate": False}
+        assert client.track_sale("id_123", "bought", "user_42", "inv_1", 4999, "usd") == {
+            "success": True,
+            "message": "Event queued",
+            "data": queued,
+        }
+        assert client.flush(timeout=10) is True
+        assert outbox.stats().delivered == 1
+    assert [("bought", 4999)] == [(each.event_name, each.amount) for each in sandbox.events]
+
+
+def test_a_mistake_is_told_at_once(path: Path) -> None:
+    """The arguments are checked as ever, and nothing is queued."""
+    with writing(path) as (client, _), CMSClient(TOKEN) as direct:
+        wrong: dict[str, Any] = {"event_name": "", "customer_external_id": "user_1", "mode": "x"}
+        assert direct.track_lead(**wrong) == client.track_lead(**wrong)
+    assert not path.exists()
+
+
+def test_an_event_without_a_timestamp_gets_that_of_the_call(
+    path: Path, server: FaultServer
+) -> None:
+    """It may be sent days later, and still counts for when it happened; a given one stays."""
+    given = datetime(2026, 1, 31, 9, 30, tzinfo=timezone(timedelta(hours=2)))
+    before = datetime.now(timezone.utc)
+    with writing(path) as (client, _):
+        lead(client, "now")
+        lead(client, "then", timestamp=given)
+    after = datetime.now(timezone.utc)
+    with opened(path, server.url) as (client, _):
+        assert client.flush(timeout=10)
+    now, then = (request.json["timestamp"] for request in server.requests)
+    assert before <= datetime.fromisoformat(now.replace("Z", "+00:00")) <= after
+    assert "2026-01-31T09:30:00+02:00" == then
+
+
+def test_each_attempt_sends_the_same_bytes_under_the_same_key(
+    path: Path, server: FaultServer
+) -> None:
+    """Key and body are fixed at the call, for every attempt of every process."""
+    with writing(path) as (client, _):
+        lead(client, customer="Jané 🦊\x00", **PERSON)
+    server.behaviour = in_turn(close_after_reading, answer(503, "{}"), echo)
+    with opened(path, server.url) as (client, _):
+        assert client.flush(timeout=10)
+    assert 3 == len(server.requests)
+    assert 1 == len({(request.key, request.body) for request in server.requests})
+    assert "Jané 🦊\x00" == server.requests[0].json["customerExternalId"]
+
+
+def test_a_key_given_twice_is_queued_once(path: Path, server: FaultServer) -> None:
+    """Who is unsure may call again; the second call says that it is a duplicate."""
+    with writing(path) as (client, outbox):
+        first = lead(client, idempotency_key="order-7")
+        assert {**first, "duplicate": True} == lead(client, idempotency_key="order-7")
+        assert 1 == outbox.stats().queued
+    with opened(path, server.url) as (client, _):
+        assert client.flush(timeout=10)
+    assert ["order-7"] == server.keys
+
+
+def test_a_dead_events_key_queues_the_mended_event(path: Path, server: FaultServer) -> None:
+    """A call is never told that its event is queued while it lies among the dead."""
+    server.behaviour = by_name({"wrong": answer(422, REFUSED)})
+    with opened(path, server.url) as (client, outbox):
+        lead(client, "wrong", idempotency_key="order-7")
+        assert client.flush(timeout=10)
+        assert 1 == outbox.stats().dead
+        assert lead(client, "mended", idempotency_key="order-7")["duplicate"] is False
+        assert client.flush(timeout=10)
+        assert (0, 1) == (outbox.stats().dead, outbox.stats().delivered)
+    assert ["wrong", "mended"] == names(server)
+
+
+# The file
+
+
+def test_nothing_is_opened_before_the_first_event(path: Path) -> None:
+    """Making a client starts no thread and makes no file, so that it may be made anywhere."""
+    threads = threading.active_count()
+    with opened(path):
+        assert threads == threading.active_count()
+    assert not path.exists()
+
+
+def test_a_queued_event_outlives_the_process(path: Path, server: FaultServer) -> None:
+    """What one process has queued another one sends."""
+    with writing(path) as (client, outbox):
+        for number in range(20):
+            lead(client, str(number), f"user_{number % 3}")
+        assert 20 == outbox.stats().queued
+    with opened(path, server.url) as (client, outbox):
+        assert client.flush(timeout=10)
+        assert (0, 20) == (outbox.stats().queued, outbox.stats().delivered)
+    assert {str(number) for number in range(20)} == set(names(server))
+
+
+def test_the_file_is_the_owners_alone_and_holds_no_token(path: Path, server: FaultServer) -> None:
+    """It holds customers' names, so nobody else may read it; a stolen copy opens no account."""
+    server.behaviour = answer(401, {"success": False, "error": f"{TOKEN} is not valid"})
+    with opened(path, server.url, drain_timeout=0) as (client, outbox):
+        lead(client, **PERSON)
+        wait_until(lambda: outbox.stats().paused is not None)
+        files = list(path.parent.glob("events.db*"))
+        assert {0o600} == {stat.S_IMODE(each.stat().st_mode) for each in files}
+        assert not any(TOKEN.encode() in each.read_bytes() for each in files)
+        with closing(sqlite3.connect(path)) as db:
+            assert ("wal",) == db.execute("PRAGMA journal_mode").fetchone()
+
+
+def test_a_relative_path_stays_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that changes its directory finds its events again."""
+    monkeypatch.chdir(tmp_path)
+    with writing(Path("events.db")) as (client, _):
+        monkeypatch.chdir("/")
+        lead(client)
+    assert (tmp_path / "events.db").exists()
+
+
+def test_a_file_system_without_shared_memory(path: Path, server: FaultServer) -> None:
+    """Where there can be no write-ahead log, a rollback journal serves."""
+    path.with_name("events.db-shm").mkdir()
+    with opened(path, server.url) as (client, outbox):
+        lead(client)
+        assert client.flush(timeout=10)
+        assert 1 == outbox.stats().delivered
+        with closing(sqlite3.connect(path)) as db:
+            assert ("delete",) == db.execute("PRAGMA journal_mode").fetchone()
+
+
+def test_an_older_file_is_upgraded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update of this package keeps what is queued."""
+    with writing(path) as (client, _):
+        lead(client, idempotency_key="order-7")
+    later = (*storage_module.SCHEMAS, "ALTER TABLE events ADD COLUMN note TEXT")
+    monkeypatch.setattr(storage_module, "SCHEMAS", later)
+    with writing(path) as (client, _):
+        assert lead(client, idempotency_key="order-7")["duplicate"] is True
+    with closing(sqlite3.connect(path)) as db:
+        assert (2,) == db.execute("PRAGMA user_version").fetchone()
+        assert (None,) == db.execute("SELECT note FROM events").fetchone()
+
+
+# Where the file cannot be used
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(b"SQLite format 3\0" + random.Random(0).randbytes(9000))
+
+
+def damaged(path: Path) -> None:
+    with writing(path) as (client, _):
+        for number in range(100):
+            lead(client, str(number))
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    path.write_bytes(data)
+
+
+def text(path: Path) -> None:
+    path.write_text("Dear diary, today I was mistaken for a database. " * 100)
+
+
+def foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE orders (number TEXT)")
+
+
+def newer(path: Path) -> None:
+    with writing(path) as (client, _):
+        lead(client)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+
+
+UNUSABLE = [
+    pytest.param(corrupt, "", id="corrupt"),
+    pytest.param(damaged, "malformed", id="damaged"),
+    pytest.param(text, "not a database", id="text"),
+    pytest.param(foreign, "belongs to another program: choose another path", id="foreign"),
+    pytest.param(newer, "is of a newer version: update cms-python-client", id="newer"),
+    pytest.param(lambda path: path.mkdir(), "unable to open", id="folder"),
+]
+
+
+@pytest.mark.parametrize(("make", "reason"), UNUSABLE)
+def test_a_file_that_cannot_be_used_is_a_failure_and_stays_as_it_is(
+    path: Path, make: Callable[[Path], None], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The call says what is wrong and does not raise; nobody's data is touched."""
+    make(path)
+    before = path.read_bytes() if path.is_file() else b""
+    with opened(path, on_full="refuse") as (client, outbox):
+        results = [client.track_lead("a", "user_1", "id_1", **PERSON) for _ in range(2)]
+        for result in results:
+            assert "error" in result
+            assert reason in result["error"]
+            assert ("outbox_error", 0, True, False) == (
+                result["type"], result["status_code"], result["retryable"], result["ambiguous"]
+            )  # fmt: skip
+            assert result["idempotency_key"] is not None
+        assert client.flush(timeout=10) is False
+        with pytest.raises(OutboxError):
+            outbox.stats()
+    assert before == (path.read_bytes() if path.is_file() else b"")
+    refused = [each for each in warnings_in(caplog) if "Events are refused." in each]
+    assert 1 == len(refused)
+    assert "jane" not in caplog.text
+
+
+@pytest.mark.parametrize(("make", "reason"), UNUSABLE)
+def test_what_the_file_cannot_take_is_sent_directly(
+    path: Path, make: Callable[[Path], None], reason: str, server: FaultServer
+) -> None:
+    """By default the call then does what it does without an outbox, other attempts included."""
+    make(path)
+    server.behaviour = in_turn(answer(503, "{}"), echo)
+    with opened(path, server.url) as (client, _):
+        result = client.track_lead("signup", "user_42", "id_123")
+    assert success("Recorded", "signup") == result
+    assert ["signup", "signup"] == names(server), reason
+
+
+def test_a_folder_that_is_not_there_or_is_none(tmp_path: Path) -> None:
+    """Nothing can be written below a file either, whoever runs the program."""
+    (tmp_path / "file").touch()
+    for folder in ("missing", "file"):
+        with writing(tmp_path / folder / "events.db") as (client, _):
+            result = client.track_lead("signup", "user_42", "id_123")
+            assert result["success"] is False
+            assert "outbox_error" == result["type"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_file_that_may_only_be_read(path: Path) -> None:
+    """A wrong owner or mode is told as it is."""
+    with writing(path) as (client, _):
+        lead(client)
+    path.chmod(0o400)
+    with writing(path) as (client, _):
+        result = client.track_lead("signup", "user_42", "id_123")
+        assert "error" in result
+        assert "readonly" in result["error"]
+
+
+def test_a_full_disk_and_room_again(path: Path, server: FaultServer) -> None:
+    """What cannot be written is refused; what was taken before is there, and is sent."""
+    with writing(path) as (client, outbox):
+        lead(client, "0")
+        limit(outbox, 20)
+        taken = 1
+        while (result := client.track_lead(f"{taken}", "user_42", "id_1"))["success"] is True:
+            taken += 1
+        assert "full" in result["error"]
+        assert taken == outbox.stats().queued
+        limit(outbox, 1_000_000)
+        lead(client, f"{taken}")
+    with opened(path, server.url) as (client, _):
+        assert client.flush(timeout=10)
+    assert [f"{number}" for number in range(taken + 1)] == names(server)
+
+
+def limit(outbox: Outbox, pages: int) -> None:
+    """Bounds the file as a full disk would."""
+    db = outbox._storage._connection
+    assert db is not None
+    db.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+
+
+def test_a_disk_that_is_full_while_events_are_sent(
+    path: Path, server: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is delivered and cannot be noted so is noted as soon as there is room."""
+    told: list[TrackResult] = []
+    with opened(path, server.url, on_result=lambda _, result: told.append(result)) as (client, box):
+        with closing(sqlite3.connect(path)) as other:
+            server.behaviour = echo_once(release := threading.Event())
+            lead(client)
+            server.wait_for_requests(1)
+            # Nobody can write while another program has the file, which a full disk is like.
+            other.execute("BEGIN IMMEDIATE")
+            release.set()
+            wait_until(lambda: any("Nothing is sent." in each for each in warnings_in(caplog)))
+            other.rollback()
+        assert client.flush(timeout=10)
+        assert 1 == box.stats().delivered
+    assert (1, [success("Recorded", "signup")]) == (len(server.requests), told)
+
+
+def test_a_full_outbox(path: Path, server: FaultServer) -> None:
+    """At max_events, queued and dead together, a call is refused, or sends directly."""
+    with writing(path, max_events=3) as (client, outbox):
+        for _ in range(3):
+            lead(client, idempotency_key=f"k{_}")
+        result = client.track_lead("signup", "user_42", "id_123")
+        assert "error" in result
+        assert "The outbox is full: it holds 3 events." == result["error"]
+        assert lead(client, idempotency_key="k0")["duplicate"] is True
+        assert 3 == outbox.stats().queued
+    server.behaviour = answer(400, "{}")
+    with opened(path, server.url, max_events=3) as (client, outbox):
+        assert client.flush(timeout=10)
+        assert 3 == outbox.stats().dead
+        server.behaviour = echo
+        assert success("Recorded", "direct") == client.track_lead("direct", "user_1", "id_1")
+        assert 3 == outbox.purge_dead()
+        assert "event_id" in lead(client)
+
+
+def test_a_file_that_another_program_has_locked(path: Path, server: FaultServer) -> None:
+    """A call waits for a while and then takes the other way; later the file serves again."""
+    with opened(path, server.url, on_full="refuse") as (client, _):
+        lead(client, "before")
+        assert client.flush(timeout=10)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            started = monotonic()
+            result = client.track_lead("during", "user_42", "id_123")
+            assert "error" in result
+            assert "locked" in result["error"]
+            assert 0.2 < monotonic() - started < 2
+        lead(client, "after")
+        assert client.flush(timeout=10)
+    assert ["before", "after"] == names(server)
+
+
+def test_threads_do_not_queue_up_at_a_locked_file(path: Path) -> None:
+    """However many call at once, each waits for the file only once."""
+    with writing(path) as (client, _), closing(sqlite3.connect(path)) as other:
+        lead(client)
+        other.execute("BEGIN EXCLUSIVE")
+        started = monotonic()
+        threads = [
+            threading.Thread(target=client.track_lead, args=("signup", "user_42", "id_123"))
+            for _ in range(16)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert monotonic() - started < 2
+
+
+def test_a_file_that_is_removed_while_it_is_in_use(path: Path, server: FaultServer) -> None:
+    """Later events go into a new file instead of one that nobody will find."""
+    with writing(path) as (client, outbox):
+        lead(client, "before")
+        for each in path.parent.glob("events.db*"):
+            each.unlink()
+        lead(client, "after")
+        assert 1 == outbox.stats().queued
+    with opened(path, server.url) as (client, _):
+        assert client.flush(timeout=10)
+    assert ["after"] == names(server)
+
+
+# Many at once
+
+
+def leads(*numbers: int) -> list[Event]:
+    return [
+        Event.create(
+            "lead", {"event_name": str(each), "customer_external_id": "user_42"}, f"k{each}"
+        )
+        for each in numbers
+    ]
+
+
+def test_many_events_are_queued_in_one_step_with_a_checkpoint(
+    path: Path, server: FaultServer
+) -> None:
+    """A program that dies finds both or neither, and may give the same events again."""
+    with writing(path) as (_, outbox):
+        assert "" == outbox.checkpoint()
+        assert 3 == outbox.add_all(leads(1, 2, 3), "3 rows", after="")
+        assert 1 == outbox.add_all(leads(3, 4), "4 rows", after="3 rows")
+        assert ("4 rows", 4) == (outbox.checkpoint(), outbox.stats().queued)
+    with opened(path, server.url) as (client, outbox):
+        assert client.flush(timeout=10)
+        assert "4 rows" == outbox.checkpoint()
+    assert ["1", "2", "3", "4"] == names(server)
+
+
+def test_many_events_of_which_one_has_no_room(path: Path) -> None:
+    """None of them is queued then, and the checkpoint stays."""
+    with writing(path, max_events=3) as (_, outbox):
+        outbox.add_all(leads(1, 2), "2 rows", after="")
+        with pytest.raises(OutboxError, match="full"):
+            outbox.add_all(leads(3, 4), "4 rows", after="2 rows")
+        assert ("2 rows", 2) == (outbox.checkpoint(), outbox.stats().queued)
+
+
+def test_two_programs_cannot_go_on_from_the_same_checkpoint(path: Path) -> None:
+    """The second is told, and queues nothing."""
+    with writing(path) as (_, outbox):
+        outbox.add_all(leads(1), "1 row", after="")
+        with pytest.raises(OutboxError, match="Another program has gone on"):
+            outbox.add_all(leads(1, 2), "2 rows", after="")
+        assert ("1 row", 1) == (outbox.checkpoint(), outbox.stats().queued)
+
+
+def test_all_events_can_be_looked_at(path: Path, server: FaultServer) -> None:
+    """Those that are queued and those that were given up, in their order."""
+    server.behaviour = answer(422, "{}")
+    with opened(path, server.url) as (client, outbox):
+        outbox.add_all(leads(0), "1 row", after="")
+        assert client.flush(timeout=10)
+    with writing(path) as (_, outbox):
+        outbox.add_all(leads(*range(1, 1201)), "1201 rows", after="1 row")
+        shown = [(state, event and event.payload.event_name) for state, event in outbox.events()]
+    assert [("dead", "0"), *(("queued", str(number)) for number in range(1, 1201))] == shown
+
+
+# Verdicts
+
+
+def failure(status: int, kind: str = "", retryable: bool = False) -> TrackFailure:
+    return {
+        "success": False, "error": "", "status_code": status, "type": kind, "details": None,
+        "retryable": retryable, "ambiguous": False, "attempts": 1, "idempotency_key": "k",
+        "retry_after": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (failure(409), "delivered"),
+        (failure(0, "connection_error", retryable=True), "again"),
+        (failure(0, "timeout_error", retryable=True), "again"),
+        (failure(0, "tls_error"), "again"),
+        (failure(0, "invalid_response"), "again"),
+        (failure(200, "invalid_response"), "again"),
+        (failure(101, "invalid_response"), "again"),
+        *((failure(status, retryable=True), "again") for status in (408, 425, 429, 500, 502, 503)),
+        *((failure(status), "again") for status in (501, 505, 511, 599)),
+        *((failure(status), "pause") for status in (301, 302, 307, 308, 401, 403, 407)),
+        *((failure(status), "dead") for status in (400, 402, 405, 410, 413, 422, 451)),
+        (failure(200, "unprocessable_entity"), "dead"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value['status_code']}{value['type']}",
+)
+def test_a_verdict(result: TrackFailure, expected: str) -> None:
+    """What the event is to blame for ends it; what passes is tried again; the rest pauses all."""
+    assert expected == verdicts.verdict(result, not_found=0)
+
+
+def test_the_backoff_doubles_up_to_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins within a second, and not all that failed together come back together."""
+    monkeypatch.undo()
+    for attempts, longest in [(1, 1), (2, 2), (5, 16), (10, 300), (10_000, 300)]:
+        waits = [verdicts.backoff(attempts) for _ in range(300)]
+        assert longest * 0.8 < max(waits) <= longest
+        assert min(waits) < longest * 0.2
+
+
+def test_what_may_pass_is_sent_again_until_it_is_delivered(path: Path, server: FaultServer) -> None:
+    """No connection, no answer, an unreadable one, a busy server: none of them loses an event."""
+    faults: dict[str, Behaviour] = {
+        "reset": reset_after_reading,
+        "hang-up": close_after_reading,
+        "garbage": garbage,
+        "page": answer(200, "<html>Welcome to the hotel</html>"),
+        **{str(status): answer(status, "{}") for status in (408, 425, 429, 500, 501, 503, 599)},
+    }
+    server.behaviour = by_name({name: in_turn(fault, echo) for name, fault in faults.items()})
+    with opened(path, server.url) as (client, outbox):
+        for name in faults:
+            lead(client, name, customer=name)
+        assert client.flush(timeout=10)
+        assert (len(faults), 0) == (outbox.stats().delivered, outbox.stats().dead)
+    assert sorted([*faults, *faults]) == sorted(names(server))
+
+
+def test_what_had_been_recorded_before_is_delivered(path: Path, server: FaultServer) -> None:
+    """A 409 means that an earlier attempt came through."""
+    told: list[TrackResult] = []
+    server.behaviour = answer(409, {"success": False, "error": "Known"})
+    with opened(path, server.url, on_result=lambda _, result: told.append(result)) as (client, box):
+        lead(client)
+        assert client.flush(timeout=10)
+        assert (1, 0) == (box.stats().delivered, box.stats().dead)
+    assert [success("Event tracked successfully by an earlier attempt")] == told
+
+
+def test_what_the_api_refuses_is_kept_among_the_dead(
+    path: Path, server: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With status, error and event, until somebody mends it; the log tells of it without names."""
+    server.behaviour = answer(422, REFUSED)
+    with opened(path, server.url) as (client, outbox):
+        lead(client, idempotency_key="order-7", **PERSON)
+        assert client.flush(timeout=10)
+        (dead,) = outbox.dead()
+        assert (1, 1, 422, "Not for [hidden]") == (
+            dead.event_id, dead.attempts, dead.status_code, dead.error
+        )  # fmt: skip
+        assert dead.event is not None
+        assert ("lead", "order-7") == (dead.event.kind, dead.event.idempotency_key)
+        assert "jane@example.com" == dead.event.payload.customer_email
+        assert "Jane" not in repr(dead)
+    assert [
+        "Gave up on a lead: unprocessable_entity, status 422, attempt 1, key order-7"
+    ] == warnings_in(caplog)
+    assert "jane" not in caplog.text.lower()
+
+
+def test_the_dead_are_queued_again_or_forgotten(path: Path, server: FaultServer) -> None:
+    """Once the cause is mended they go out as if they were new, in their order."""
+    server.behaviour = answer(400, "{}")
+    with opened(path, server.url) as (client, outbox):
+        for number in range(6):
+            lead(client, str(number), f"user_{number % 2}")
+        assert client.flush(timeout=10)
+        server.behaviour = echo
+        server.forget()
+        assert 6 == outbox.retry_dead()
+        assert client.flush(timeout=10)
+        assert ([], 6) == (outbox.dead(), outbox.stats().delivered)
+        assert ["0", "2", "4"] == [name for name in names(server) if int(name) % 2 == 0]
+        server.behaviour = answer(400, "{}")
+        lead(client)
+        assert client.flush(timeout=10)
+        assert (1, 0, 0) == (outbox.purge_dead(), outbox.retry_dead(), outbox.stats().dead)
+
+
+def test_what_is_not_found_gets_five_attempts(path: Path, server: FaultServer) -> None:
+    """A click may be known a moment later; attempts that failed otherwise do not count."""
+    busy, unknown = answer(503, "{}"), answer(404, "{}")
+    server.behaviour = in_turn(*[busy] * 3, *[unknown] * 4, echo)
+    with opened(path, server.url) as (client, outbox):
+        lead(client)
+        assert client.flush(timeout=10)
+        assert (1, 8) == (outbox.stats().delivered, len(server.requests))
+        server.forget()
+        server.behaviour = unknown
+        lead(client)
+        assert client.flush(timeout=10)
+        assert (1, 5) == (outbox.stats().dead, len(server.requests))
+
+
+def test_what_fails_for_too_long_is_given_up(path: Path, server: FaultServer) -> None:
+    """An event older than max_age gets an attempt, and is dead if that fails."""
+    with writing(path) as (client, _):
+        lead(client, "old")
+        lead(client, "lucky")
+    server.behaviour = in_turn(answer(503, {"error": "Busy"}), echo)
+    with opened(path, server.url, max_age=0) as (client, outbox):
+        assert client.flush(timeout=10)
+        assert [(503, "Busy")] == [(each.status_code, each.error) for each in outbox.dead()]
+        assert 1 == outbox.stats().delivered
+
+
+@pytest.mark.parametrize(
+    "wrong", [answer(401, "{}"), answer(403, "{}"), answer(407, "{}"), redirect(301, "/")]
+)
+def test_a_wrong_token_or_host_pauses_the_outbox(
+    path: Path, server: FaultServer, wrong: Behaviour, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One event at a time is tried, one warning is logged, and no event is lost over it."""
+    server.behaviour = wrong
+    with opened(path, server.url) as (client, outbox):
+        for number in range(20):
+            lead(client, str(number), f"user_{number}")
+        # Up to four were on their way already; then one after the other.
+        server.wait_for_requests(6)
+        stats = outbox.stats()
+        assert stats.paused
+        assert (20, 0, 0) == (stats.queued, stats.dead, stats.delivered)
+        server.behaviour = echo
+        assert client.flush(timeout=10)
+        assert (20, None) == (outbox.stats().delivered, outbox.stats().paused)
+    assert 1 == len(warnings_in(caplog))
+    assert "The outbox is paused: status" in warnings_in(caplog)[0]
+
+
+def test_a_restart_with_the_right_token_ends_a_pause(
+    path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new process tries at once instead of waiting for the next probe."""
+    monkeypatch.setattr(storage_module, "FIRST_PROBE", 300.0)
+    server.behaviour = answer(401, {"error": "Expired"})
+    with opened(path, server.url, drain_timeout=0) as (client, outbox):
+        lead(client)
+        wait_until(lambda: outbox.stats().paused == "Expired")
+    server.behaviour = echo
+    with opened(path, server.url) as (client, outbox):
+        assert client.flush(timeout=10)
+        assert outbox.stats().paused is None
+
+
+def test_a_full_server_is_given_the_time_it_asks_for(path: Path, server: FaultServer) -> None:
+    """Retry-After holds back all events, not only the one that met it."""
+    server.behaviour = in_turn(answer(429, "{}", {"Retry-After": "1"}), echo)
+    with opened(path, server.url) as (client, outbox):
+        lead(client, "first", "user_1")
+        server.wait_for_requests(1)
+        wait_until(lambda: outbox.stats().waiting == 1)
+        lead(client, "second", "user_2")
+        assert client.flush(timeout=10)
+    first, *later = server.requests
+    assert ["first", "second"] == sorted(request.json["eventName"] for request in later)
+    assert min(request.at for request in later) - first.at >= 1.0
+
+
+def test_a_rate_bounds_all_workers_together(path: Path, server: FaultServer) -> None:
+    """Who must not ask too much of the API says how often; close() does not wait for its turn."""
+    with opened(path, server.url, workers=8, rate=20.0) as (client, _):
+        for number in range(5):
+            lead(client, str(number), f"user_{number}")
+        assert client.flush(timeout=10)
+    times = sorted(request.at for request in server.requests)
+    assert times[-1] - times[0] >= 4 / 20 * 0.9
+    with opened(path, server.url, rate=0.01, drain_timeout=0.1) as (client, outbox):
+        lead(client, "first", "user_1")
+        lead(client, "second", "user_2")
+        wait_until(lambda: outbox.stats().sending == 1 and outbox.stats().delivered == 6)
+        assert 6 == len(server.requests)
+        started = monotonic()
+    assert monotonic() - started < 10
+
+
+# Order
+
+
+def test_a_customers_events_leave_in_order(path: Path, server: FaultServer) -> None:
+    """Also where attempts fail; a deferred lead comes before what builds on it."""
+    chance = random.Random(7)
+
+    def flaky(visit: Visit) -> None:
+        chance.choice([echo, echo, answer(503, "{}"), reset_after_reading])(visit)
+
+    server.behaviour = flaky
+    with opened(path, server.url, workers=8) as (client, outbox):
+        for number in range(60):
+            lead(client, f"{number:02}", f"user_{number % 5}")
+        assert client.flush(timeout=20)
+        assert 60 == outbox.stats().delivered
+    for customer in range(5):
+        came = [
+            request.json["eventName"]
+            for request in server.requests
+            if request.json["customerExternalId"] == f"user_{customer}"
+        ]
+        assert came == sorted(came)
+
+
+def test_a_customer_who_waits_holds_up_nobody_else(path: Path, server: FaultServer) -> None:
+    """Events of others pass one whose server does not answer, and one that is to come again."""
+    stuck = threading.Event()
+
+    def hold(visit: Visit) -> None:
+        visit.request()
+        stuck.wait(timeout=20)
+        visit.close()
+
+    server.behaviour = by_name({"stuck": hold})
+    with opened(path, server.url, drain_timeout=0) as (client, outbox):
+        lead(client, "stuck", "user_1")
+        lead(client, "behind", "user_1")
+        server.wait_for_requests(1)
+        for number in range(10):
+            lead(client, str(number), f"other_{number}")
+        server.wait_for_requests(11)
+        wait_until(lambda: outbox.stats().delivered == 10)
+        stats = outbox.stats()
+        assert (2, 1, 1) == (stats.queued, stats.sending, stats.waiting)
+        assert "behind" not in names(server)
+        stuck.set()
+
+
+# What is told
+
+
+def test_stats_tell_how_it_goes(path: Path) -> None:
+    """Of an empty file, and of one in which events wait."""
+    with writing(path) as (client, outbox):
+        stats = outbox.stats()
+        assert (0, 0, 0, 0, 0) == (
+            stats.queued, stats.sending, stats.waiting, stats.dead, stats.delivered
+        )  # fmt: skip
+        assert (None, 0.0) == (stats.paused, stats.oldest_age)
+        lead(client, customer="user_1")
+        lead(client, customer="user_1")
+        lead(client, customer="user_2")
+        stats = outbox.stats()
+        assert (3, 1) == (stats.queued, stats.waiting)
+        assert 0.0 < stats.oldest_age < 10.0
+
+
+def test_on_result_is_told_what_became_of_each_event(path: Path, server: FaultServer) -> None:
+    """Once for each that is delivered or given up, and not for attempts in between."""
+    told: list[tuple[Event, TrackResult]] = []
+    server.behaviour = by_name(
+        {"good": in_turn(answer(503, "{}"), echo), "bad": answer(422, REFUSED)}
+    )
+    with opened(path, server.url, on_result=lambda *both: told.append(both)) as (client, _):
+        lead(client, "good", "user_1", idempotency_key="order-1")
+        lead(client, "bad", "user_2", idempotency_key="order-2")
+        assert client.flush(timeout=10)
+    (_, bad), (_, good) = sorted(told, key=lambda both: both[1]["success"])
+    assert success("Recorded", "good") == good
+    assert "error" in bad
+    assert (422, 1) == (bad["status_code"], bad["attempts"])
+    assert {"order-1", "order-2"} == {event.idempotency_key for event, _ in told}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_what_on_result_raises_stops_nothing(
+    path: Path, server: FaultServer, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged by its kind alone, since its text may hold a customer's data."""
+
+    def fail(event: Event, _: TrackResult) -> None:
+        raise error(event.payload.customer_email)
+
+    with opened(path, server.url, workers=1, on_result=fail) as (client, outbox):
+        for _ in range(3):
+            lead(client, **PERSON)
+        assert client.flush(timeout=10)
+        assert 3 == outbox.stats().delivered
+    assert [f"on_result failed: {error.__name__}"] * 3 == warnings_in(caplog)
+    assert "jane" not in caplog.text
+
+
+def test_on_result_may_use_the_client(path: Path, server: FaultServer) -> None:
+    """It may track a further event, and close the outbox."""
+    ended = threading.Event()
+
+    def follow_up(event: Event, _: TrackResult) -> None:
+        if event.payload.event_name == "first":
+            lead(client, "second")
+        else:
+            client.close()
+            ended.set()
+
+    with opened(path, server.url, on_result=follow_up) as (client, _):
+        lead(client, "first")
+        assert ended.wait(timeout=10)
+    assert ["first", "second"] == names(server)
+
+
+def test_an_event_that_takes_the_program_down_is_given_up(path: Path, server: FaultServer) -> None:
+    """After five attempts that nobody came back from it is dead, and on_result is told."""
+    with writing(path) as (client, _):
+        lead(client, "poison")
+        lead(client, "next")
+    taker = Storage(path, max_events=10, max_age=10)
+    for _ in range(5):
+        assert taker.exchange(None, lease=0.0).claim
+    taker.close()
+    told: list[TrackResult] = []
+    with opened(path, server.url, on_result=lambda _, result: told.append(result)) as (client, box):
+        assert client.flush(timeout=10)
+        assert [(5, 0)] == [(each.attempts, each.status_code) for each in box.dead()]
+    assert ["next"] == names(server)
+    gave_up, _ = told
+    assert "error" in gave_up
+    assert ("outbox_error", 5) == (gave_up["type"], gave_up["attempts"])
+    assert "The program ended in each of 5 attempts to send it." == gave_up["error"]
+
+
+def test_a_row_that_cannot_be_read_holds_up_nothing(path: Path, server: FaultServer) -> None:
+    """It lies among the dead, and what comes after it is sent."""
+    with writing(path) as (client, outbox):
+        lead(client, "damaged")
+        lead(client, "whole")
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("UPDATE events SET body = '{' WHERE id = 1")
+            db.commit()
+    with opened(path, server.url) as (client, outbox):
+        assert client.flush(timeout=10)
+        assert [None] == [each.event for each in outbox.dead()]
+    assert ["whole"] == names(server)
+
+
+# Several of them
+
+
+def test_another_processes_events_are_sent_soon(path: Path, server: FaultServer) -> None:
+    """A process that sends looks into the file twice a second."""
+    with opened(path, server.url) as (sender, _), writing(path) as (writer, _):
+        assert sender.flush(timeout=10)
+        lead(writer)
+        server.wait_for_requests(1)
+
+
+def test_a_client_that_only_writes_needs_no_token(path: Path) -> None:
+    """The token stays with the process that sends."""
+    with writing(path) as (client, outbox):
+        lead(client)
+        assert client.flush(timeout=0.1) is False
+        assert 1 == outbox.stats().queued
+    with pytest.raises(ValueError, match="token is missing"):
+        CMSClient(delivery=Outbox(path))
+
+
+def test_an_outbox_serves_one_client(path: Path) -> None:
+    """Events must not go out under another client's token."""
+    outbox = Outbox(path)
+    CMSClient(TOKEN, delivery=outbox)
+    with pytest.raises(ValueError, match="make an Outbox a client"):
+        CMSClient("another-token", delivery=outbox)
+
+
+def test_threads_share_an_outbox(path: Path, server: FaultServer) -> None:
+    """Many may track at once; each event arrives once."""
+    with opened(path, server.url) as (client, outbox):
+        threads = [
+            threading.Thread(
+                target=lambda n=number: [lead(client, f"{n}-{i}", f"{n}") for i in range(25)]
+            )
+            for number in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert client.flush(timeout=20)
+        assert 200 == outbox.stats().delivered
+    assert 200 == len(set(names(server))) == len(names(server))
+
+
+@pytest.mark.filterwarnings("error")
+def test_plain_http_warns_at_the_line_that_made_the_client(path: Path) -> None:
+    """Also with an outbox, through which the token travels as well."""
+    with pytest.warns(UserWarning, match="plain http") as caught:
+        CMSClient(TOKEN, "http://api.example.com", delivery=Outbox(path))
+    assert __file__ == caught[0].filename
+
+
+# The end
+
+
+def test_close_sends_what_is_queued(path: Path, server: FaultServer) -> None:
+    """It waits for a moment, twice is fine, and a later event is sent as well."""
+    with opened(path, server.url) as (client, _):
+        for number in range(20):
+            lead(client, str(number), f"user_{number}")
+        client.close()
+        assert 20 == len(names(server))
+        assert not any("cms-outbox" in each.name for each in threading.enumerate())
+        client.close()
+        lead(client, "later")
+        assert client.flush(timeout=10)
+
+
+def test_close_does_not_wait_for_a_server_that_hangs(path: Path, server: FaultServer) -> None:
+    """It takes drain_timeout at most, and what is left is sent the next time."""
+    server.behaviour = silent
+    with opened(path, server.url, timeout=0.5, drain_timeout=0.1) as (client, outbox):
+        lead(client, "stuck")
+        server.wait_for_requests(1)
+        started = monotonic()
+        client.close()
+        assert 0.1 <= monotonic() - started < 0.4
+        wait_until(lambda: not any("cms-outbox" in each.name for each in threading.enumerate()))
+        assert 1 == outbox.stats().queued
+        server.behaviour = echo
+        assert client.flush(timeout=10)
+
+
+def test_flush_tells_whether_all_is_delivered(path: Path) -> None:
+    """It does not wait for longer than it is told."""
+    with nobody_listens() as url, opened(path, url, drain_timeout=0) as (client, _):
+        assert client.flush(timeout=0) is True
+        lead(client)
+        started = monotonic()
+        assert client.flush(timeout=0.2) is False
+        assert 0.2 <= monotonic() - started < 1.0
+
+
+ENDING = """
+import sys
+from cms_python import CMSClient, Outbox
+client = CMSClient("token", sys.argv[2], delivery=Outbox(sys.argv[1], drain_timeout=0.2))
+client.track_lead("signup", "user_42", click_id="id_123")
+print("tracked", flush=True)
+"""
+
+
+def test_the_end_of_a_program_is_bounded(path: Path, server: FaultServer) -> None:
+    """A server that hangs does not keep a program from ending, quietly."""
+    server.behaviour = silent
+    ran = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", ENDING, str(path), server.url],
+        capture_output=True, text=True, check=False, timeout=20,
+    )  # fmt: skip
+    assert (0, "tracked\n", "") == (ran.returncode, ran.stdout, ran.stderr)
+    with writing(path) as (_, outbox):
+        assert 1 == outbox.stats().queued
+
+
+# Forks
+
+
+@forks
+@threads_beside_fork
+def test_a_fork_before_the_first_event(path: Path, server: FaultServer) -> None:
+    """A client made before the fork, as with gunicorn --preload, serves each child."""
+    with opened(path, server.url) as (client, outbox):
+
+        def work(name: str) -> None:
+            lead(client, name, name)
+            assert client.flush(timeout=20)
+
+        children = [fork(partial(work, f"child-{number}")) for number in range(4)]
+        assert [0] * 4 == [exit_status(child) for child in children]
+        assert (0, 4) == (outbox.stats().queued, outbox.stats().delivered)
+
+
+@forks
+@threads_beside_fork
+def test_50_forks_while_threads_send(path: Path, server: FaultServer) -> None:
+    """Each child starts senders of its own; the parent's go on; every event arrives once."""
+    with opened(path, server.url, workers=2, drain_timeout=20) as (client, outbox):
+
+        def work(number: int) -> None:
+            lead(client, f"child-{number}", f"child-{number % 5}")
+            client.close()
+
+        children = []
+        for number in range(50):
+            lead(client, f"parent-{number}", f"parent-{number % 5}")
+            children.append(fork(partial(work, number)))
+        assert [0] * 50 == [exit_status(child) for child in children]
+        assert client.flush(timeout=20)
+        assert (0, 100, 0) == (
+            outbox.stats().queued, outbox.stats().delivered, outbox.stats().dead
+        )  # fmt: skip
+    assert 100 == len(set(names(server))) == len(names(server))
+
+
+@forks
+@threads_beside_fork
+def test_a_child_loses_nothing_when_its_parent_goes(path: Path) -> None:
+    """It holds the file's locks itself, so nobody takes away the log that it writes to."""
+    go_on, at_work = os.pipe(), os.pipe()
+    with writing(path) as (client, outbox):
+        lead(client, "parent")
+
+        def work() -> None:
+            lead(client, "child-1")
+            os.write(at_work[1], b"1")
+            os.read(go_on[0], 1)
+            lead(client, "child-2")
+
+        child = fork(work)
+        os.read(at_work[0], 1)
+        client.close()
+        # Who closes the file as the last tidies up its log; the child is still there.
+        assert "3" == queued_elsewhere(path)
+        os.write(go_on[1], b"1")
+        assert 0 == exit_status(child)
+        assert 4 == outbox.stats().queued
+    for end in (*go_on, *at_work):
+        os.close(end)
+
+
+ELSEWHERE = """
+import sys
+from cms_python import CMSClient, Outbox
+outbox = Outbox(sys.argv[1], send=False)
+with CMSClient(delivery=outbox) as client:
+    client.track_lead("elsewhere", "user_7", click_id="id_1")
+    print(outbox.stats().queued)
+"""
+
+
+def queued_elsewhere(path: Path) -> str:
+    """Queues an event in another process; returns how many are queued then."""
+    command = [sys.executable, "-c", ELSEWHERE, str(path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    return ran.stdout.strip()
+
+
+LOCKING = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def locked_elsewhere(path: Path) -> Iterator[Callable[[], object]]:
+    """Another process has the file, until the function is called that comes back."""
+    command = [sys.executable, "-c", LOCKING, str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert "locked\n" == process.stdout.readline()
+        yield process.stdin.close
+
+
+@forks
+@threads_beside_fork
+def test_a_fork_while_a_thread_waits_for_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fork waits for a moment; thread and child both get their turn."""
+    monkeypatch.setattr(storage_module, "BUSY_SECONDS", 5.0)
+    with writing(path) as (client, outbox):
+        lead(client, "before")
+        with locked_elsewhere(path) as unlock:
+            thread = threading.Thread(target=lead, args=(client, "thread"))
+            thread.start()
+            wait_until(lambda: outbox._storage._is_inside)
+            threading.Timer(0.1, unlock).start()
+            child = fork(lambda: lead(client, "child"))
+            thread.join()
+        assert 0 == exit_status(child)
+        lead(client, "after")
+        assert 4 == outbox.stats().queued
+
+
+@forks
+@threads_beside_fork
+def test_a_fork_out_of_a_transaction(path: Path, server: FaultServer) -> None:
+    """A child that got the file half-used leaves it alone, and sends its events directly."""
+    with opened(path, server.url) as (client, outbox):
+        lead(client, "before")
+        assert client.flush(timeout=10)
+
+        def work() -> None:
+            result = client.track_lead("child", "user_42", "id_123")
+            assert success("Recorded", "child") == result
+
+        with outbox._storage._transaction():
+            child = fork(work)
+        assert 0 == exit_status(child)
+        lead(client, "after")
+        assert client.flush(timeout=10)
+    assert ["before", "child", "after"] == names(server)
+
+
+# Signals
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no such timers")
+def test_ctrl_c_at_any_moment(path: Path, server: FaultServer) -> None:
+    """A call that an exception out of a signal's handler cuts short leaves nothing locked."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with opened(path, server.url) as (client, outbox):
+            lead(client, "before")
+            for _ in range(200):
+                with suppress(KeyboardInterrupt):
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.003))
+                    while True:
+                        outbox.flush(timeout=0)
+            lead(client, "after")
+            started = monotonic()
+            assert client.flush(timeout=10)
+            assert 2 == outbox.stats().delivered
+        # No step waited for a lock that nobody gives back.
+        assert monotonic() - started < 5
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_handler_of_a_signal_that_tracks_while_its_thread_writes(
+    path: Path, server: FaultServer
+) -> None:
+    """It cannot write as well, and sends its event directly."""
+    with opened(path, server.url) as (client, outbox):
+        lead(client, "before")
+        assert client.flush(timeout=10)
+        with outbox._storage._transaction():
+            result = client.track_lead("handler", "user_42", "id_123")
+            assert success("Recorded", "handler") == result
+        lead(client, "after")
+        assert client.flush(timeout=10)
+    assert ["before", "handler", "after"] == names(server)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"path": ""}, "path must be the path of a file"),
+        ({"path": b"events.db"}, "path must be"),
+        ({"path": "a\0b"}, "path must be"),
+        ({"path": ":memory:"}, "path must be"),
+        ({"path": 5}, "path must be"),
+        ({"send": 1}, "send must be True or False"),
+        ({"workers": 0}, "workers must be an int from 1 to 64"),
+        ({"workers": 65}, "workers must be"),
+        ({"workers": True}, "workers must be"),
+        ({"rate": 0}, "rate must be a number of requests a second"),
+        ({"rate": float("nan")}, "rate must be"),
+        ({"rate": True}, "rate must be"),
+        ({"max_events": 0}, "max_events must be an int from 1"),
+        ({"max_events": 1e6}, "max_events must be"),
+        ({"max_age": -1}, "max_age must be a number of seconds from 0"),
+        ({"max_age": float("nan")}, "max_age must be"),
+        ({"max_age": float("inf")}, "max_age must be"),
+        ({"max_age": "7d"}, "max_age must be"),
+        ({"drain_timeout": None}, "drain_timeout must be"),
+        ({"drain_timeout": True}, "drain_timeout must be"),
+        ({"on_full": "drop"}, 'on_full must be "send" or "refuse"'),
+        ({"on_full": "send", "send": False}, 'on_full must be "refuse" where send is False'),
+        ({"on_result": "print"}, "on_result must be a function"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_refused(
+    arguments: dict[str, Any], message: str
+) -> None:
+    """Where the program starts, by its name."""
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Outbox(**{"path": "events.db", **arguments})
+
+
+def test_a_repr_shows_the_path(path: Path) -> None:
+    """And nothing that is in the file."""
+    assert f"Outbox({str(path)!r})" == repr(Outbox(path))
