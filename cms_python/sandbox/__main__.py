@@ -6,13 +6,17 @@ import argparse
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from typing import Optional
 
 from cms_python.sandbox import Sandbox
 
 
-def main() -> int:
+def main(
+    arguments: Optional[Sequence[str]] = None, prog: str = "python -m cms_python.sandbox"
+) -> int:
     """Serve until Ctrl-C or SIGTERM."""
-    options = _parser().parse_args()
+    options = _parser(prog).parse_args(arguments)
     # SIGTERM, the way a supervisor says stop, goes the same way out as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sandbox = Sandbox(
@@ -43,11 +47,12 @@ def _set_faults(sandbox: Sandbox, options: argparse.Namespace) -> None:
         sandbox.fail_randomly(options.fail_rate)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m cms_python.sandbox",
+        prog=prog,
         description="Run a local server that honours the API's contract, with a page that shows "
         "what it was sent.",
+        epilog=f"Examples: {prog} --port 8000, {prog} --db sandbox.db --fail 503:2",
     )
     add = parser.add_argument
     add("--port", type=_port, default=0, help="the port to listen on (default: any free one)")

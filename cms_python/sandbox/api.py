@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from werkzeug.wrappers import Request, Response
 
-from cms_python.sandbox import money
+from cms_python import money
 from cms_python.sandbox.answers import Refusal
 from cms_python.sandbox.assets import asset
 from cms_python.sandbox.curl import curl_command

@@ -1,0 +1,170 @@
+"""One import: check every row, queue the events in an outbox, drain it."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple
+
+from cms_python import Event, Outbox
+from cms_python.cli.columns import ERROR_COLUMNS, Columns
+from cms_python.cli.progress import Progress
+from cms_python.cli.rows import Row, Source
+from cms_python.delivery.outbox import OutboxStats
+from cms_python.events import InvalidEvent
+
+__all__ = ["Files", "Import", "State"]
+
+BATCH = 500
+# Rows between two looks at the clock while rows are checked.
+GLANCE = 200
+POLL = 0.1
+# One in so many seconds may go into asking how far it is.
+STATS_SHARE = 20
+
+
+@dataclass
+class State:
+    """How far an import is. Kept in the outbox, in the step that queues the rows it speaks of."""
+
+    fingerprint: str
+    options: dict[str, Any]
+    rows: int = 0
+    good: int = 0
+    bad: int = 0
+    read: int = 0
+    is_complete: bool = False
+
+
+class Files(NamedTuple):
+    """What is imported, as it is shown, and the files beside it."""
+
+    shown: str
+    outbox: Path
+    errors: Path
+
+
+class _Batch(NamedTuple):
+    """Events, and the number of the last row that was read for them."""
+
+    events: list[Event]
+    last: int
+
+
+@dataclass
+class Import:
+    """One import of one file."""
+
+    files: Files
+    source: Source
+    columns: Columns
+    headings: list[str]
+    every: float
+    state: State
+    kept: str = ""
+    _ask_at: float = field(default=0.0, init=False)
+
+    def go_on(self, kept: str) -> None:
+        """Takes up what an earlier run has kept in the outbox."""
+        self.kept, self.state = kept, State(**json.loads(kept))
+
+    # First pass
+
+    def check(self) -> None:
+        """Counts good and bad rows, and writes the bad ones to a file of their own."""
+        with Progress("Checking", self.source.size, "B", self.every) as progress:
+            self._write_errors(self._bad_rows(progress))
+
+    def _bad_rows(self, progress: Progress) -> Iterator[dict[str, Any]]:
+        for row in self.source.rows():
+            self.state.rows += 1
+            if self.state.rows % GLANCE == 0 and progress.is_due():
+                more = f"{self.state.rows:,} rows read, {self.state.bad:,} wrong"
+                progress.show(self.source.position, more)
+            try:
+                self.columns.event(row, self.state.fingerprint)
+                self.state.good += 1
+            except InvalidEvent as error:
+                self.state.bad += 1
+                yield self._mended(row, error)
+
+    def _mended(self, row: Row, error: InvalidEvent) -> dict[str, Any]:
+        """A bad row as it is written: its own cells, and what is wrong with them."""
+        names = [self.columns.heading(name) for name in error.details]
+        reasons = [f"{name} {why}" for name, why in zip(names, error.details.values())]
+        told = zip(ERROR_COLUMNS, [row.number, ", ".join(names), "; ".join(reasons)])
+        return {**self.columns.mended_cells(row), **dict(told)}
+
+    def _write_errors(self, bad: Iterator[dict[str, Any]]) -> None:
+        first = next(bad, None)
+        if first is None:
+            return
+        if self.files.errors.exists():
+            # It may have been mended by hand, and not imported yet.
+            self.files.errors.replace(f"{self.files.errors}.old")
+        names = [*self.columns.mended_headings(self.headings), *ERROR_COLUMNS]
+        encoding = self.source.encoding
+        delimiter = "," if self.source.is_json else self.source.delimiter
+        with self.files.errors.open("w", encoding=encoding, newline="") as file:
+            writer = csv.DictWriter(file, names, delimiter=delimiter, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(itertools.chain([first], bad))
+
+    # Second pass
+
+    def send(self, outbox: Outbox) -> OutboxStats:
+        """Queues what is not queued yet while it is sent; returns when all is, or it is paused."""
+        with Progress("Sending", self.state.good, "events", self.every) as progress:
+            self._queue(outbox, progress)
+            while True:
+                outbox.flush(timeout=POLL)
+                stats = outbox.stats()
+                if stats.queued == 0 or stats.paused:
+                    return stats
+                self._tell(progress, outbox)
+
+    def _queue(self, outbox: Outbox, progress: Progress) -> None:
+        if self.state.is_complete:
+            return
+        for batch in self._batches():
+            self.state.read = batch.last
+            self._add(outbox, batch.events)
+            self._tell(progress, outbox)
+        self.state.is_complete = True
+        self._add(outbox, [])
+
+    def _add(self, outbox: Outbox, events: list[Event]) -> None:
+        """Queues events together with how far that brings the import."""
+        text = json.dumps(vars(self.state))
+        outbox.add_all(events, text, after=self.kept)
+        self.kept = text
+
+    def _batches(self) -> Iterator[_Batch]:
+        rows = (row for row in self.source.rows() if row.number > self.state.read)
+        while True:
+            taken = list(itertools.islice(rows, BATCH))
+            if not taken:
+                return
+            yield _Batch(list(self._events(taken)), taken[-1].number)
+
+    def _events(self, rows: Iterable[Row]) -> Iterator[Event]:
+        for row in rows:
+            # What is wrong was told in the first pass.
+            with suppress(InvalidEvent):
+                yield self.columns.event(row, self.state.fingerprint)
+
+    def _tell(self, progress: Progress, outbox: Outbox) -> None:
+        started = monotonic()
+        if started < self._ask_at or not progress.is_due():
+            return
+        stats = outbox.stats()
+        # In a large file it takes its time, and keeps the senders from theirs.
+        self._ask_at = started + STATS_SHARE * (monotonic() - started)
+        more = f"{self.state.rows:,} rows read, {stats.dead:,} failed, {stats.queued:,} waiting"
+        progress.show(stats.delivered, more)

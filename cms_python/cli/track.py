@@ -1,0 +1,128 @@
+"""``cms-python lead`` and ``cms-python sale``: one event, its arguments as options."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Optional, get_args, get_origin, get_type_hints
+
+import click
+
+from cms_python import CMSClient, Delivery, Event, TrackResult
+from cms_python.cli.common import Command, Connection, connection_options, print_json
+from cms_python.results import success
+
+__all__ = ["lead", "sale"]
+
+_ARGUMENT = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+_CENTS = re.compile(r"-?[0-9]{1,18}")
+# What the docstring says of datetimes is of no use here.
+_OWN_HELP = {
+    "timestamp": "When it happened, in ISO 8601, such as 2026-01-31T09:30:00Z; without a zone it is"
+    " local time. By default the time of arrival counts.",
+}
+
+
+class _Cents(click.ParamType):
+    name = "cents"
+
+    def convert(
+        self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]
+    ) -> int:
+        if _CENTS.fullmatch(str(value)) is None:
+            self.fail("must be whole cents: 777 means 7.77.", param, ctx)
+        return int(value)
+
+
+class _Preview(Delivery):
+    """Shows what would be sent."""
+
+    def deliver(self, event: Event) -> TrackResult:
+        data = {
+            "path": f"/track/{event.kind}",
+            "idempotency_key": event.idempotency_key,
+            "body": event.payload.to_dict(),
+        }
+        return success("Dry run: nothing was sent", data)
+
+
+def _command(method: Callable[..., TrackResult], examples: Sequence[str]) -> click.Command:
+    """The command that calls a method of CMSClient and takes its arguments as options."""
+
+    @click.option(
+        "--dry-run", is_flag=True, help="Show what would be sent, and send nothing. Needs no token."
+    )
+    @connection_options
+    def track(connection: Connection, dry_run: bool, **fields: Any) -> int:
+        with _preview_client(connection) if dry_run else connection.client() as client:
+            result: TrackResult = getattr(client, method.__name__)(**fields)
+        print_json(result)
+        return 0 if result["success"] is True else 1
+
+    for option in reversed(_options(method)):
+        track = option(track)
+    summary = (inspect.getdoc(method) or "").partition("\n")[0]
+    name = method.__name__.rpartition("_")[2]
+    return click.command(name, cls=Command, help=summary, examples=examples)(track)
+
+
+def _options(method: Callable[..., Any]) -> list[Callable[[Any], Any]]:
+    hints, help_texts = get_type_hints(method), {**_help_texts(method), **_OWN_HELP}
+    # The first is the client.
+    _, *arguments = inspect.signature(method).parameters.values()
+    return [
+        click.option(
+            f"--{argument.name.replace('_', '-')}",
+            type=_type(hints[argument.name]),
+            required=argument.default is argument.empty,
+            help=help_texts.get(argument.name),
+        )
+        for argument in arguments
+    ]
+
+
+def _type(hint: Any) -> click.ParamType:
+    for each in (hint, *get_args(hint)):
+        if each is int:
+            return _Cents()
+        if get_origin(each) is Literal:
+            return click.Choice(get_args(each))
+    return click.STRING
+
+
+def _help_texts(method: Callable[..., Any]) -> dict[str, str]:
+    """What the docstring says of each argument."""
+    section = (inspect.getdoc(method) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    return {name: _sentence(text) for name, text in _ARGUMENT.findall(section)}
+
+
+def _sentence(text: str) -> str:
+    plain = " ".join(text.replace("``", "").split())
+    return plain[:1].upper() + plain[1:]
+
+
+def _preview_client(connection: Connection) -> CMSClient:
+    try:
+        return CMSClient(host=connection.host.value, delivery=_Preview())
+    except ValueError as error:
+        raise click.UsageError(f"{error}.") from None
+
+
+lead = _command(
+    CMSClient.track_lead,
+    [
+        "cms-python lead --event-name signup_started --customer-external-id user_42 \\",
+        "    --click-id id_123",
+        "cms-python lead --event-name lead_captured --customer-external-id user_42 \\",
+        "    --click-id id_123 --mode deferred",
+        "cms-python lead --event-name kyc_completed --customer-external-id user_42 --dry-run",
+    ],
+)
+sale = _command(
+    CMSClient.track_sale,
+    [
+        "cms-python sale --event-name purchase_completed --customer-external-id user_42 \\",
+        "    --click-id id_123 --invoice-id inv_987 --amount 4999 --currency USD",
+    ],
+)
