@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Optional
 
@@ -23,7 +24,7 @@ from books import Books
 from command import COMMAND, environment, run
 from fault_server import FaultServer, answer, answer_late, echo, silent
 
-from cms_python import money
+from cms_python import CMSClient, Outbox, money
 from cms_python.sandbox import Sandbox
 
 ROWS = int(os.environ.get("CMS_IMPORT_ROWS", "3000"))
@@ -419,6 +420,30 @@ def test_a_file_that_has_changed_is_refused(folder: Folder, sandbox: Sandbox) ->
     said = folder.run("sales.csv", "--kind", "sale", "--amount-unit", "major", code=2)
     assert "began with other options" in said
     assert 2 == len(sandbox.events)
+
+
+def test_a_dry_run_after_the_import(folder: Folder, server: FaultServer) -> None:
+    """It tells of the file as it is, and neither sends nor spoils anything."""
+    folder.env["CMS_HOST"] = server.url
+    folder.write("sales.csv", SALES)
+    folder.run("sales.csv", "--kind", "sale")
+    said = folder.run("sales.csv", "--kind", "sale", "--dry-run")
+    assert "sales.csv: 2 rows, 0 wrong; nothing was sent." in said
+    assert 2 == len(server.requests)
+
+
+def test_an_outbox_of_something_else(folder: Folder) -> None:
+    """The queue of an application is no place for an import, which could not tell what is whose."""
+    folder.write("sales.csv", SALES)
+    path = folder.path / "events.db"
+    arguments = ["sales.csv", "--kind", "sale", "--outbox", "events.db"]
+    with CMSClient(delivery=Outbox(path, send=False)) as client:
+        client.track_lead("a", "user_1", "id_1")
+    assert "the outbox of something else" in folder.run(*arguments, code=2)
+    path.unlink()
+    with closing(Outbox(path, send=False)) as outbox:
+        outbox.add_all([], "row 7", after="")
+    assert "the outbox of something else" in folder.run(*arguments, code=2)
 
 
 def test_what_the_api_refuses_is_told(folder: Folder, server: FaultServer) -> None:

@@ -104,9 +104,12 @@ def test_the_process_that_drains(shop: Shop) -> None:
     with FaultServer() as server:
         line = [sys.executable, "-W", "error", str(shop.folder / "drain.py")]
         with subprocess.Popen(line, env={**shop.env, "CMS_HOST": server.url}) as process:
-            server.wait_for_requests(1)
-            process.send_signal(signal.SIGTERM)
-            assert 0 == process.wait(timeout=30)
+            try:
+                server.wait_for_requests(1)
+                process.send_signal(signal.SIGTERM)
+                assert 0 == process.wait(timeout=30)
+            finally:
+                process.kill()
     assert ["written"] == [each.json["eventName"] for each in server.requests]
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "fail",
     "print_json",
     "refuse_token",
+    "without_retries",
 ]
 
 DEBUG = "cms_python.debug"
@@ -204,6 +205,14 @@ def connection_options(function: _F) -> _F:
 
     # click reads the options off the function itself.
     return cast(_F, wrapped)
+
+
+def without_retries(command: click.Command) -> click.Command:
+    """Hides an option from a command that sends through an outbox, whose attempts are its own."""
+    for option in command.params:
+        if isinstance(option, click.Option) and option.name == "max_retries":
+            option.hidden = True
+    return command
 
 
 def print_json(value: object) -> None:

@@ -24,6 +24,7 @@ from cms_python.cli.common import (
     Unusable,
     connection_options,
     print_json,
+    without_retries,
 )
 from cms_python.cli.load import Files, Import, State
 from cms_python.cli.rows import Source, SourceError, opened
@@ -43,6 +44,7 @@ EXAMPLES = (
 )
 
 
+@without_retries
 @click.command("import", cls=Command, examples=EXAMPLES)
 @click.argument("file", metavar="FILE|-")
 @click.option(
@@ -234,8 +236,9 @@ def _zone(name: Optional[str]) -> Optional[tzinfo]:
 def _carried_out(work: Import, connection: Connection, options: dict[str, Any]) -> dict[str, Any]:
     """Checks and sends; tells what came of it."""
     dry_run = options["dry_run"]
-    _go_on(work)
-    if not work.kept or dry_run:
+    if not dry_run:
+        _go_on(work)
+    if not work.kept:
         work.check()
     stats: Optional[OutboxStats] = None
     if work.state.good and not dry_run and (options["skip_bad"] or not work.state.bad):
@@ -258,7 +261,10 @@ def _go_on(work: Import) -> None:
         if stats.queued or stats.dead or stats.delivered:
             raise Unusable(f"{path} is the outbox of something else: name another --outbox.")
         return
-    work.go_on(kept)
+    try:
+        work.go_on(kept)
+    except (ValueError, TypeError):
+        raise Unusable(f"{path} is the outbox of something else: name another --outbox.") from None
     if work.state.fingerprint != fresh.fingerprint:
         raise Unusable(
             f"{work.files.shown} is not the file that it was when its import began, of which"

@@ -24,6 +24,7 @@ from cms_python.cli.common import (
     connection_options,
     fail,
     print_json,
+    without_retries,
 )
 from cms_python.cli.progress import Progress
 from cms_python.delivery.outbox import MOST_WORKERS, DeadEvent, Outbox, OutboxError, OutboxStats
@@ -65,6 +66,7 @@ def stats(file: Path, as_json: bool) -> None:
         _print_table(_stats_rows(found))
 
 
+@without_retries
 @group.command(
     cls=Command,
     examples=[
@@ -107,12 +109,6 @@ def drain(file: Path, workers: int, seconds: Optional[float], connection: Connec
         click.echo(f"Interrupted. To go on: {shlex.join(['cms-python', *sys.argv[1:]])}", err=True)
         return INTERRUPTED
     return 1 if after.queued or new_dead else 0
-
-
-for _option in drain.params:
-    # A sender makes one attempt at a time: when the next comes is up to the outbox.
-    if isinstance(_option, click.Option) and _option.name == "max_retries":
-        _option.hidden = True
 
 
 @group.command(
