@@ -21,6 +21,7 @@ __all__ = ["ERROR_COLUMNS", "ColumnError", "Columns", "Rules"]
 
 # Added to wrong rows, and passed over when those are imported.
 ERROR_COLUMNS = ("error_row", "error_field", "error_reason")
+MOST_KNOWN = 10_000
 KIND, KEY = "kind", "idempotency_key"
 
 
@@ -118,9 +119,13 @@ class Columns:
 
     def _field(self, heading: str) -> Optional[str]:
         """The argument that a heading stands for; None for a column that is passed over."""
-        if heading not in self._fields:
-            self._fields[heading] = self._looked_up(heading)
-        return self._fields[heading]
+        if heading in self._fields:
+            return self._fields[heading]
+        found = self._looked_up(heading)
+        # The keys of JSON lines may be other ones on each line.
+        if len(self._fields) < MOST_KNOWN:
+            self._fields[heading] = found
+        return found
 
     def _looked_up(self, heading: str) -> Optional[str]:
         named = self._rules.fields.get(heading)
