@@ -10,6 +10,7 @@ import io
 import json
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -50,7 +51,7 @@ class Source:
         # As it was told, as its first bytes say, or UTF-8.
         self.encoding = encoding or "utf-8"
         if encoding is None:
-            with self._plain() as plain:
+            with self._errors_told(), self._plain() as plain:
                 start = plain.read(4)
             self.encoding = next((BOMS[bom] for bom in BOMS if start.startswith(bom)), "utf-8")
         with self.opened() as text:
@@ -93,15 +94,20 @@ class Source:
 
     @contextmanager
     def opened(self) -> Iterator[IO[str]]:
-        """Its text, from the start. Foreign errors on the way become SourceErrors."""
+        """Its text, from the start."""
+        with self._errors_told(), self._plain() as plain:
+            yield io.TextIOWrapper(plain, self.encoding, newline="")
+
+    @contextmanager
+    def _errors_told(self) -> Iterator[None]:
+        """Turns foreign errors into SourceErrors."""
         try:
-            with self._plain() as plain:
-                yield io.TextIOWrapper(plain, self.encoding, newline="")
+            yield
         except UnicodeDecodeError as error:
             raise SourceError(_undecodable(error)) from None
         except (LookupError, UnicodeError):
             raise SourceError(f"cannot be read: there is no encoding {self.encoding!r}") from None
-        except (OSError, EOFError, csv.Error) as error:
+        except (OSError, EOFError, zlib.error, csv.Error) as error:
             raise SourceError(f"cannot be read: {error}") from None
 
     @contextmanager
