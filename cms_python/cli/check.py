@@ -29,7 +29,14 @@ from cms_python import (
     TransportException,
     settings,
 )
-from cms_python.cli.common import Command, Connection, Setting, connection_options, print_json
+from cms_python.cli.common import (
+    Command,
+    Connection,
+    Setting,
+    connection_options,
+    print_json,
+    without_retries,
+)
 
 __all__ = ["check"]
 
@@ -58,6 +65,7 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
+@without_retries
 @click.command(
     cls=Command,
     examples=[

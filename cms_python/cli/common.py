@@ -208,7 +208,7 @@ def connection_options(function: _F) -> _F:
 
 
 def without_retries(command: click.Command) -> click.Command:
-    """Hides an option from a command that sends through an outbox, whose attempts are its own."""
+    """Hides an option from a command that asks once, or whose outbox has attempts of its own."""
     for option in command.params:
         if isinstance(option, click.Option) and option.name == "max_retries":
             option.hidden = True
