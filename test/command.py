@@ -30,6 +30,8 @@ def environment(extra: Optional[Mapping[str, str]] = None) -> dict[str, str]:
         for name, value in os.environ.items()
         if not (name.lstrip("_").startswith("CMS_") or name.lower().endswith("_proxy"))
         and name not in COLOR_SWITCHES
+        # Hundreds of processes read the same modules, and may keep what they compile.
+        and name != "PYTHONDONTWRITEBYTECODE"
     }
     return {**kept, "COLUMNS": "100", "TERM": "xterm", **(extra or {})}
 
