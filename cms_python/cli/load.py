@@ -123,11 +123,11 @@ class Import:
         with Progress("Sending", self.state.good, "events", self.every) as progress:
             self._queue(outbox, progress)
             while True:
-                outbox.flush(timeout=POLL)
-                stats = outbox.stats()
-                if stats.queued == 0 or stats.paused:
-                    return stats
-                self._tell(progress, outbox)
+                is_drained = outbox.flush(timeout=POLL)
+                if is_drained or monotonic() >= self._ask_at:
+                    stats = self._stats(outbox, progress)
+                    if stats.queued == 0 or stats.paused:
+                        return stats
 
     def _queue(self, outbox: Outbox, progress: Progress) -> None:
         if self.state.is_complete:
@@ -135,7 +135,8 @@ class Import:
         for batch in self._batches():
             self.state.read = batch.last
             self._add(outbox, batch.events)
-            self._tell(progress, outbox)
+            if progress.is_due() and monotonic() >= self._ask_at:
+                self._stats(outbox, progress)
         self.state.is_complete = True
         self._add(outbox, [])
 
@@ -159,12 +160,13 @@ class Import:
             with suppress(InvalidEvent):
                 yield self.columns.event(row, self.state.fingerprint)
 
-    def _tell(self, progress: Progress, outbox: Outbox) -> None:
+    def _stats(self, outbox: Outbox, progress: Progress) -> OutboxStats:
+        """Asks how far it is, and shows that if it is time to."""
         started = monotonic()
-        if started < self._ask_at or not progress.is_due():
-            return
         stats = outbox.stats()
         # In a large file it takes its time, and keeps the senders from theirs.
         self._ask_at = started + STATS_SHARE * (monotonic() - started)
-        more = f"{self.state.rows:,} rows read, {stats.dead:,} failed, {stats.queued:,} waiting"
-        progress.show(stats.delivered, more)
+        if progress.is_due():
+            more = f"{self.state.rows:,} rows read, {stats.dead:,} failed, {stats.queued:,} waiting"
+            progress.show(stats.delivered, more)
+        return stats
