@@ -205,6 +205,11 @@ class CMSClient:
         other._delivery = self._delivery.with_options(timeout, max_retries)
         return other
 
+    @property
+    def delivery(self) -> Delivery:
+        """How its events leave: what was given as ``delivery``, or what sends each at once."""
+        return self._delivery
+
     def flush(self, timeout: Optional[float] = None) -> bool:
         """Waits up to ``timeout`` seconds, by default for ever, until no event is queued.
 

@@ -37,8 +37,9 @@ from fault_server import (
     silent,
 )
 from test_concurrency import exit_status, fork, forks, threads_beside_fork
+from waiting import wait_until
 
-from cms_python import CMSClient, Event, Outbox, TrackFailure, TrackResult
+from cms_python import CMSClient, Delivery, Event, Outbox, TrackFailure, TrackResult
 from cms_python.delivery import storage as storage_module
 from cms_python.delivery import verdicts
 from cms_python.delivery.outbox import OutboxError
@@ -123,11 +124,21 @@ def by_name(behaviours: dict[str, Behaviour]) -> Behaviour:
     return behave
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = monotonic() + 20
-    while not condition():
-        assert monotonic() < deadline, "waited 20 seconds in vain"
-        threading.Event().wait(0.005)
+class Listing(Delivery):
+    """Another way to leave than HTTP, which fails a few times."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures, self.closed = list(failures), 0
+        self.events: list[Event] = []
+
+    def deliver(self, event: Event) -> TrackResult:
+        if self.failures:
+            raise self.failures.pop()
+        self.events.append(event)
+        return success("Listed")
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 # A call
@@ -582,7 +593,7 @@ def failure(status: int, kind: str = "", retryable: bool = False) -> TrackFailur
 )
 def test_a_verdict(result: TrackFailure, expected: str) -> None:
     """What the event is to blame for ends it; what passes is tried again; the rest pauses all."""
-    assert expected == verdicts.verdict(result, not_found=0)
+    assert expected == verdicts.verdict(result, unknown=0)
 
 
 def test_the_backoff_doubles_up_to_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -664,9 +675,14 @@ def test_the_dead_are_queued_again_or_forgotten(path: Path, server: FaultServer)
         assert (1, 0, 0) == (outbox.purge_dead(), outbox.retry_dead(), outbox.stats().dead)
 
 
-def test_what_is_not_found_gets_five_attempts(path: Path, server: FaultServer) -> None:
-    """A click may be known a moment later; attempts that failed otherwise do not count."""
-    busy, unknown = answer(503, "{}"), answer(404, "{}")
+@pytest.mark.parametrize(
+    "unknown", [answer(404, "{}"), answer(422, {"details": {"clickId": "is required"}})]
+)
+def test_a_click_that_is_not_known_gets_five_attempts(
+    path: Path, server: FaultServer, unknown: Behaviour
+) -> None:
+    """It may be known a moment later; attempts that failed otherwise do not count."""
+    busy = answer(503, "{}")
     server.behaviour = in_turn(*[busy] * 3, *[unknown] * 4, echo)
     with opened(path, server.url) as (client, outbox):
         lead(client)
@@ -933,6 +949,32 @@ def test_a_client_that_only_writes_needs_no_token(path: Path) -> None:
         assert 1 == outbox.stats().queued
     with pytest.raises(ValueError, match="token is missing"):
         CMSClient(delivery=Outbox(path))
+
+
+def test_events_go_through_another_delivery(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It needs no token; what it raises is tried again and told of once, by its type."""
+    listing = Listing(OSError("secret"), ValueError("secret"))
+    told: list[bool] = []
+    outbox = Outbox(
+        path, through=listing, workers=1, on_result=lambda _, result: told.append(result["success"])
+    )
+    with CMSClient(delivery=outbox) as client:
+        lead(client, "a", "user_1")
+        lead(client, "b", "user_2")
+        assert client.flush(timeout=10)
+    assert {"a", "b"} == {event.payload.event_name for event in listing.events}
+    assert [True, True] == told
+    assert ["Events wait, for they cannot be handed on: ValueError"] == warnings_in(caplog)
+    assert listing.closed > 0
+
+
+def test_a_call_does_not_wait_for_another_delivery(path: Path) -> None:
+    """Where the file takes no event the call fails at once, and can be made again."""
+    path.mkdir()
+    with CMSClient(delivery=Outbox(path, through=Listing())) as client:
+        result = client.track_lead("a", "user_42", "id_123")
+    assert result["success"] is False
+    assert ("outbox_error", True) == (result["type"], result["retryable"])
 
 
 def test_an_outbox_serves_one_client(path: Path) -> None:
@@ -1249,7 +1291,9 @@ def test_a_handler_of_a_signal_that_tracks_while_its_thread_writes(
         ({"drain_timeout": True}, "drain_timeout must be"),
         ({"on_full": "drop"}, 'on_full must be "send" or "refuse"'),
         ({"on_full": "send", "send": False}, 'on_full must be "refuse" where send is False'),
+        ({"on_full": "send", "through": Listing()}, 'on_full must be "refuse" where through is'),
         ({"on_result": "print"}, "on_result must be a function"),
+        ({"through": print}, "through must be a Delivery"),
     ],
 )
 def test_an_argument_that_cannot_be_used_is_refused(

@@ -33,7 +33,8 @@ from cms_python.delivery.storage import (
     Settlement,
     Storage,
 )
-from cms_python.delivery.verdicts import Verdict
+from cms_python.delivery.verdicts import Ruling, Verdict
+from cms_python.results import success
 
 LEASE = 15.0
 LONGEST_WAIT = 400.0
@@ -62,7 +63,9 @@ def made(number: int, customer: str) -> Event:
 
 
 def settled(claim: Claim, verdict: Verdict, status: int = 0, **waits: float) -> Settlement:
-    return Settlement(claim, verdict, status, f"{verdict} {status}", **waits)
+    error, unknown = f"{verdict} {status}", status == 404
+    ruling = Ruling(verdict, success("Not looked at"), status, error, unknown=unknown, **waits)
+    return Settlement(claim, ruling)
 
 
 class OutboxMachine(RuleBasedStateMachine):

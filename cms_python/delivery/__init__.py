@@ -24,7 +24,11 @@ class Delivery(ABC):
         ...     def deliver(self, event):
         ...         print(event.kind, event.payload.event_name)
         ...         return success("Printed")
+
+    ``timeout`` are the seconds that one delivery takes at most: what an outbox gives it.
     """
+
+    timeout: float = 30.0
 
     def attach(self, make_direct: Callable[[], Direct]) -> None:  # noqa: B027, few send over HTTP
         """Called once by the client that the delivery was given to.
@@ -37,6 +41,10 @@ class Delivery(ABC):
     @abstractmethod
     def deliver(self, event: Event) -> TrackResult:
         """Delivers the event, or takes charge of it. Returns the caller's result, never raises."""
+
+    def once(self) -> Delivery:
+        """What a queue sends through: it tries again itself. By default the delivery as it is."""
+        return self
 
     def flush(self, timeout: Optional[float] = None) -> bool:  # noqa: ARG002, for those that queue
         """Waits up to ``timeout`` seconds until nothing is queued; tells whether that is so."""

@@ -11,7 +11,7 @@ from typing import Optional
 from cms_python import results, settings
 from cms_python.api import TrackingApi
 from cms_python.api_response import ApiResponse
-from cms_python.delivery import Delivery, retries
+from cms_python.delivery import Delivery, logs, retries
 from cms_python.events import Event
 from cms_python.exceptions import ApiException
 from cms_python.models import LeadPayload, TrackResponse
@@ -31,32 +31,19 @@ class Direct(Delivery):
     """Sends each event at once and waits for the answer.
 
     ``timeout`` bounds a delivery in seconds, all attempts and the waits between them together.
-    After the first attempt at most ``max_retries`` more are made. What is given up is logged at
-    ``failure_level``: a queue, which tries again, takes a lower one.
+    After the first attempt at most ``max_retries`` more are made.
     """
 
-    def __init__(
-        self,
-        api: TrackingApi,
-        *,
-        timeout: float,
-        max_retries: int,
-        failure_level: int = logging.WARNING,
-    ) -> None:
+    def __init__(self, api: TrackingApi, *, timeout: float, max_retries: int) -> None:
         settings.check_limits(timeout, max_retries)
         self._api = api
-        self._timeout = timeout
+        self.timeout = timeout
         self._max_retries = max_retries
-        self._failure_level = failure_level
-
-    @property
-    def timeout(self) -> float:
-        """The seconds that one delivery may take."""
-        return self._timeout
+        self._failure_level = logging.WARNING
 
     def deliver(self, event: Event) -> TrackResult:
         """Returns when the API has answered, or when no further attempt helps or fits."""
-        deadline = monotonic() + self._timeout
+        deadline = monotonic() + self.timeout
         attempts, ambiguous = 0, False
         while True:
             attempts += 1
@@ -76,18 +63,20 @@ class Direct(Delivery):
                 return self._given_up(event, failed, attempts, ambiguous)
 
     def with_options(
-        self,
-        timeout: Optional[float] = None,
-        max_retries: Optional[int] = None,
-        failure_level: Optional[int] = None,
+        self, timeout: Optional[float] = None, max_retries: Optional[int] = None
     ) -> Direct:
         """A delivery over the same connections, with other limits where they are given."""
         return Direct(
             self._api,
-            timeout=self._timeout if timeout is None else timeout,
+            timeout=self.timeout if timeout is None else timeout,
             max_retries=self._max_retries if max_retries is None else max_retries,
-            failure_level=self._failure_level if failure_level is None else failure_level,
         )
+
+    def once(self) -> Direct:
+        """One attempt over the same connections, whose failure is no news."""
+        made = self.with_options(max_retries=0)
+        made._failure_level = logging.DEBUG
+        return made
 
     def close(self) -> None:
         """Closes the idle connections. A later delivery opens new ones."""
@@ -147,13 +136,5 @@ class Direct(Delivery):
             retry_after=retries.retry_after(failed.headers),
             hidden=[*event.personal_data(), *filter(None, [token])],
         )
-        _log.log(
-            self._failure_level,
-            "Gave up on a %s: %s, status %d, attempt %d, key %s",
-            event.kind,
-            failure["type"],
-            failed.status,
-            attempts,
-            event.idempotency_key,
-        )
+        logs.gave_up(event, failure, self._failure_level)
         return failure

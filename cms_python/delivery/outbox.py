@@ -1,4 +1,4 @@
-"""Durably in a SQLite file; threads send it on through direct."""
+"""Durably in a SQLite file; threads send it on, through direct or another delivery."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Literal, NamedTuple, Optional, Union, cast
+from typing import Literal, Optional, Union, cast
 
 from cms_python import results
-from cms_python.delivery import Delivery, verdicts
+from cms_python.delivery import Delivery, logs, verdicts
 from cms_python.delivery.direct import Direct
+from cms_python.delivery.logs import Trouble
 from cms_python.delivery.storage import (
     Claim,
     DeadEvent,
@@ -26,7 +27,7 @@ from cms_python.delivery.storage import (
     Storage,
 )
 from cms_python.events import Event
-from cms_python.results import TrackFailure, TrackResult
+from cms_python.results import TrackResult
 
 __all__ = ["DeadEvent", "Outbox", "OutboxError", "OutboxStats"]
 
@@ -71,11 +72,15 @@ class Outbox(Delivery):
         on_full: what happens to an event that the file cannot take, because it is full, locked,
             read-only or damaged, or because the disk is full. ``"send"`` sends it at once, as a
             client without an outbox would, ``"refuse"`` returns a failure of the type
-            ``outbox_error``. By default ``"send"``, or with ``send=False`` ``"refuse"``.
+            ``outbox_error``. By default ``"send"``, with ``send=False`` or ``through`` always
+            ``"refuse"``.
         drain_timeout: the seconds that ``close()`` and the end of the program wait at most for
             what is queued to be sent. 2 by default. What is left is sent by the next process.
         on_result: called with the event and its result when an event is delivered or given up, in
             one of the sending threads. What it raises is logged and has no other effect.
+        through: the ``Delivery`` that takes each event from the file, such as one that hands it to
+            a task queue. Its success means that the event is safe there. By default the API
+            itself, over the client's connections.
 
     Raises:
         ValueError: an argument cannot be used.
@@ -99,6 +104,7 @@ class Outbox(Delivery):
         on_full: Optional[Literal["send", "refuse"]] = None,
         drain_timeout: float = 2.0,
         on_result: Optional[OnResult] = None,
+        through: Optional[Delivery] = None,
     ) -> None:
         _check_path(path)
         _check_int("workers", workers, MOST_WORKERS)
@@ -112,17 +118,22 @@ class Outbox(Delivery):
             raise ValueError('on_full must be "send" or "refuse"')
         if on_full == "send" and not send:
             raise ValueError('on_full must be "refuse" where send is False: nothing is sent there')
+        if on_full == "send" and through is not None:
+            raise ValueError('on_full must be "refuse" where through is given: a call may not wait')
         if on_result is not None and not callable(on_result):
             raise ValueError("on_result must be a function of an event and its result")
+        if through is not None and not isinstance(through, Delivery):
+            raise ValueError("through must be a Delivery")
         self._storage = Storage(path, max_events=max_events, max_age=max_age)
         self._sends = send
-        self._sends_directly = send and on_full != "refuse"
+        self._sends_at_once = send and through is None and on_full != "refuse"
         self._workers = workers
         self._rate = rate
         self.drain_timeout = drain_timeout
         self._on_result = on_result
-        self._direct: Optional[Direct] = None
-        self._trouble = _Trouble()
+        self._through = through
+        self._carrier: Optional[Delivery] = None
+        self._trouble = Trouble()
         self._senders: Optional[_Senders] = None
         self.forget()
         _outboxes.add(self)
@@ -130,9 +141,11 @@ class Outbox(Delivery):
     def attach(self, make_direct: Callable[[], Direct]) -> None:
         """Takes what it sends through from its client. Raises ValueError if it has one already."""
         if self._sends:
-            if self._direct:
+            if self._carrier:
                 raise ValueError("delivery belongs to another client: make an Outbox a client")
-            self._direct = make_direct()
+            if self._through:
+                self._through.attach(make_direct)
+            self._carrier = self._through or make_direct()
 
     def deliver(self, event: Event) -> TrackResult:
         """Returns when the event is in the file, which a crash or a power failure does not undo."""
@@ -239,8 +252,8 @@ class Outbox(Delivery):
             self._is_drained(deadline - SETTLING_SHARE * (deadline - monotonic()))
             senders.stop(deadline)
         self._storage.close()
-        if self._direct:
-            self._direct.close()
+        if self._carrier:
+            self._carrier.close()
 
     def forget(self) -> None:
         """Lets go of what a fork copied: threads that the child has not got, a lock they hold."""
@@ -253,11 +266,11 @@ class Outbox(Delivery):
 
     def _running_senders(self) -> Optional[_Senders]:
         """The threads of this process, started if they do not run; None if it does not send."""
-        if self._direct is None or self._senders:
+        if self._carrier is None or self._senders:
             return self._senders
         with self._lock:
             if self._senders is None:
-                senders = _Senders(self, self._direct)
+                senders = _Senders(self, self._carrier)
                 if not senders.start():
                     return None
                 self._senders = senders
@@ -281,33 +294,11 @@ class Outbox(Delivery):
             time.sleep(min(left, FLUSH_POLL))
 
     def _without_file(self, event: Event, error: OutboxError) -> TrackResult:
-        direct = self._direct if self._sends_directly else None
-        self._trouble.begin(error, f"Events are {'sent at once' if direct else 'refused'}.")
-        if direct:
-            return direct.deliver(event)
+        carrier = self._carrier if self._sends_at_once else None
+        self._trouble.begin("%s Events are %s.", error, "sent at once" if carrier else "refused")
+        if carrier:
+            return carrier.deliver(event)
         return results.not_queued(str(error), event.idempotency_key)
-
-
-class _Trouble:
-    """What is wrong with the file: logged once, until it can be used again."""
-
-    def __init__(self) -> None:
-        self._is_on = False
-
-    def begin(self, error: OutboxError, consequence: str) -> None:
-        if not self._is_on:
-            self._is_on = True
-            _log.warning("%s %s", error, consequence)
-
-    def end(self) -> None:
-        self._is_on = False
-
-
-class _Attempt(NamedTuple):
-    """An attempt that has been made and is to be settled."""
-
-    settlement: Settlement
-    result: TrackResult
 
 
 class _Senders:
@@ -317,20 +308,20 @@ class _Senders:
     until they are woken.
     """
 
-    def __init__(self, owner: Outbox, direct: Direct) -> None:
+    def __init__(self, owner: Outbox, carrier: Delivery) -> None:
         # While it sends, an outbox must live, or the end of the program would not wait for it.
         self._owner = owner
         self._storage = owner._storage
         self._workers = owner._workers
         self._on_result = owner._on_result
-        self._direct = direct.with_options(max_retries=0, failure_level=logging.DEBUG)
+        self._carrier = carrier.once()
         self._interval = 1 / owner._rate if owner._rate else 0.0
         self._next_turn = 0.0
-        self._lease = direct.timeout + LEASE_MARGIN + self._workers * self._interval
+        self._lease = carrier.timeout + LEASE_MARGIN + self._workers * self._interval
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._changed = threading.Condition()
-        self._trouble = _Trouble()
+        self._trouble, self._carrier_trouble = Trouble(), Trouble()
         self._news = 0
         self._watched_until = float("inf")
 
@@ -366,7 +357,7 @@ class _Senders:
                 thread.join(max(deadline - monotonic(), 0.0))
 
     def _run(self) -> None:
-        made: Optional[_Attempt] = None
+        made: Optional[Settlement] = None
         while made or not self._stopping.is_set():
             made = self._contained_turn(made)
         with self._changed:
@@ -375,9 +366,9 @@ class _Senders:
         if is_last:
             # close() may not have waited for a slow request, which has opened them again.
             self._storage.close()
-            self._direct.close()
+            self._carrier.close()
 
-    def _contained_turn(self, made: Optional[_Attempt]) -> Optional[_Attempt]:
+    def _contained_turn(self, made: Optional[Settlement]) -> Optional[Settlement]:
         try:
             return self._turn(made)
         except Exception as error:  # noqa: BLE001, a thread that ended would send no more
@@ -385,16 +376,15 @@ class _Senders:
             self._stopping.wait(STORAGE_BACKOFF)
             return None
 
-    def _turn(self, made: Optional[_Attempt]) -> Optional[_Attempt]:
+    def _turn(self, made: Optional[Settlement]) -> Optional[Settlement]:
         """Settles an attempt and makes the next. Returns the one that is to be settled then."""
         news = self._news
-        settlement = made.settlement if made else None
         # on_result may take its time, and a lease would run meanwhile.
         take = not self._stopping.is_set() and not (made and self._on_result)
         try:
-            exchange = self._storage.exchange(settlement, lease=self._lease, take=take)
+            exchange = self._storage.exchange(made, lease=self._lease, take=take)
         except OutboxError as error:
-            self._trouble.begin(error, "Nothing is sent.")
+            self._trouble.begin("%s Nothing is sent.", error)
             # What cannot be settled now is settled later, or sent again under the same key.
             return None if self._stopping.wait(STORAGE_BACKOFF) else made
         if made or exchange.claim:
@@ -403,10 +393,25 @@ class _Senders:
         if exchange.claim:
             self._wake_another()
             self._wait_for_turn()
-            return _attempt(self._direct, exchange.claim)
+            return self._attempt(exchange.claim)
         if exchange.wait > 0:
             self._wait(news, exchange.wait)
         return None
+
+    def _attempt(self, claim: Claim) -> Settlement:
+        result = self._sent_on(claim.event)
+        return Settlement(claim, verdicts.judge(result, claim.attempts, claim.unknown))
+
+    def _sent_on(self, event: Event) -> TrackResult:
+        """The result of one attempt. What a delivery of the user's own raises is a failure too."""
+        try:
+            result = self._carrier.deliver(event)
+        except Exception as error:  # noqa: BLE001, its text may hold what nobody may see
+            name, key = type(error).__name__, event.idempotency_key
+            self._carrier_trouble.begin("Events wait, for they cannot be handed on: %s", name)
+            return results.not_queued(f"It cannot be handed on: {name}.", key, attempts=1)
+        self._carrier_trouble.end()
+        return result
 
     def _wait(self, news: int, seconds: float) -> None:
         """Waits until there may be something to send."""
@@ -436,23 +441,23 @@ class _Senders:
         with self._changed:
             self._changed.notify()
 
-    def _tell(self, made: Optional[_Attempt], exchange: Exchange) -> None:
+    def _tell(self, made: Optional[Settlement], exchange: Exchange) -> None:
         """Tells the log and the caller's function what has become of events."""
         if made and exchange.change == "paused":
-            status = made.settlement.status
-            _log.warning("The outbox is paused: status %d, %s", status, _type(made.result))
+            ruling = made.ruling
+            _log.warning("The outbox is paused: status %d, %s", ruling.status, ruling.error)
         elif exchange.change:
             _log.info("The outbox sends again")
         if made and exchange.fate in {"delivered", "dead"}:
-            claim = made.settlement.claim
-            if exchange.fate == "dead":
-                _log_dead(claim.event, made.result, claim.attempts)
-            self._call(claim.event, made.result)
+            event, result = made.claim.event, made.ruling.result
+            if result["success"] is False:
+                logs.gave_up(event, result)
+            self._call(event, result)
         for buried in exchange.buried:
             if buried.event:
                 key = buried.event.idempotency_key
                 result = results.not_queued(buried.error, key, attempts=buried.attempts)
-                _log_dead(buried.event, result, buried.attempts)
+                logs.gave_up(buried.event, result)
                 self._call(buried.event, result)
 
     def _call(self, event: Event, result: TrackResult) -> None:
@@ -461,40 +466,6 @@ class _Senders:
                 self._on_result(event, result)
             except BaseException as error:  # noqa: BLE001, it must not end the thread
                 _log.error("on_result failed: %s", type(error).__name__)
-
-
-def _attempt(direct: Direct, claim: Claim) -> _Attempt:
-    """Sends an event once, and judges what came of it."""
-    result = direct.deliver(claim.event)
-    if result["success"] is True:
-        return _Attempt(Settlement(claim, "delivered", 200, ""), result)
-    failure: TrackFailure = {**result, "attempts": claim.attempts}
-    status = failure["status_code"]
-    ruling = verdicts.verdict(failure, claim.not_found + (status == 404))
-    if ruling == "delivered":
-        recorded = results.success("Event tracked successfully by an earlier attempt")
-        return _Attempt(Settlement(claim, ruling, status, ""), recorded)
-    asked = failure["retry_after"] or 0.0
-    # Where the outbox pauses, the pause is all the wait there is.
-    wait = 0.0 if ruling == "pause" else max(verdicts.backoff(claim.attempts), asked)
-    hold = wait if status == 429 else asked
-    return _Attempt(Settlement(claim, ruling, status, failure["error"], wait, hold), failure)
-
-
-def _type(result: TrackResult) -> str:
-    return result["type"] if result["success"] is False else ""
-
-
-def _log_dead(event: Event, result: TrackResult, attempts: int) -> None:
-    status = result["status_code"] if result["success"] is False else 0
-    _log.warning(
-        "Gave up on a %s: %s, status %d, attempt %d, key %s",
-        event.kind,
-        _type(result),
-        status,
-        attempts,
-        event.idempotency_key,
-    )
 
 
 def _check_path(path: object) -> None:

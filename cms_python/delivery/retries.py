@@ -16,7 +16,7 @@ from cms_python.exceptions import (
     TransportException,
 )
 
-__all__ = ["backoff", "is_retryable", "may_have_arrived", "retry_after"]
+__all__ = ["backoff", "is_retryable", "jittered", "may_have_arrived", "retry_after"]
 
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 8.0
@@ -54,9 +54,14 @@ def may_have_arrived(error: ApiException) -> bool:
 
 
 def backoff(attempts: int) -> float:
-    """Seconds to wait after so many attempts: exponential, with full jitter."""
-    longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(attempts - 1, 10))
-    return random.uniform(0.0, longest)  # noqa: S311, nothing secret hangs on it
+    """Seconds to wait after so many attempts of a call."""
+    return jittered(attempts, FIRST_BACKOFF, LONGEST_BACKOFF)
+
+
+def jittered(attempts: int, first: float, longest: float) -> float:
+    """Seconds to wait after so many attempts: exponential, with full jitter, within two bounds."""
+    most = min(longest, first * 2.0 ** min(attempts - 1, 10))
+    return random.uniform(0.0, most)  # noqa: S311, nothing secret hangs on it
 
 
 def retry_after(headers: Mapping[str, str]) -> Optional[float]:

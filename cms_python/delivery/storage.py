@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Optional, Union
 
-from cms_python.delivery.verdicts import Verdict
+from cms_python.delivery.verdicts import Ruling
 from cms_python.events import Event
 
 __all__ = [
@@ -49,8 +49,8 @@ LONGEST_SILENCE = 30.0
 # An event is `ready` if it is the first of its customer, `waiting` behind another of that customer,
 # or `dead`: of each customer one is ready. What was delivered is gone. One that is being sent is
 # ready, with a lease, and due when the lease ends. `unanswered` counts the attempts in a row that
-# nobody came back from, `not_found` the answers of 404. `since` is when it was queued, or queued
-# again.
+# nobody came back from, `unknown` the answers that its click is not known. `since` is when it was
+# queued, or queued again.
 #
 # Of `outbox` there is one row. Nothing is sent before `hold_until`, which the server asked for.
 # While `probe` is not 0 events leave one at a time, the next at `probe_at`, and so many seconds lie
@@ -71,7 +71,7 @@ SCHEMAS = (
         lease TEXT,
         attempts INTEGER NOT NULL DEFAULT 0,
         unanswered INTEGER NOT NULL DEFAULT 0,
-        not_found INTEGER NOT NULL DEFAULT 0,
+        unknown INTEGER NOT NULL DEFAULT 0,
         status INTEGER NOT NULL DEFAULT 0,
         error TEXT NOT NULL DEFAULT ''
     );
@@ -109,19 +109,15 @@ class Claim(NamedTuple):
     lease: str
     event: Event
     attempts: int
-    not_found: int = 0
+    unknown: int = 0
     probe: bool = False
 
 
 class Settlement(NamedTuple):
-    """What became of a claim. ``wait`` is for the event itself, ``hold`` for the whole outbox."""
+    """What became of a claim."""
 
     claim: Claim
-    verdict: Verdict
-    status: int
-    error: str
-    wait: float = 0.0
-    hold: float = 0.0
+    ruling: Ruling
 
 
 @dataclass(frozen=True)
@@ -318,7 +314,7 @@ class Storage:
         with self._transaction() as db:
             count = db.execute(
                 "UPDATE events SET state = 'waiting', due_at = ?, since = ?, attempts = 0,"
-                " unanswered = 0, not_found = 0 WHERE state = 'dead'",
+                " unanswered = 0, unknown = 0 WHERE state = 'dead'",
                 [now, now],
             ).rowcount
             # They come before their customers' later events, unless one of those is on its way.
@@ -423,7 +419,7 @@ class Storage:
         made.wait = hold_until - now
         while made.claim is None and made.wait <= 0:
             found = db.execute(
-                "SELECT id, due_at, attempts, unanswered, not_found, kind, body, key, created_at,"
+                "SELECT id, due_at, attempts, unanswered, unknown, kind, body, key, created_at,"
                 " customer FROM events WHERE state = 'ready' ORDER BY due_at, id LIMIT 1"
             ).fetchone()
             made.wait = found[1] - now if found else float("inf")
@@ -443,7 +439,7 @@ class Storage:
         made: Exchange,
     ) -> None:
         """Claims an event that was found, or gives it up."""
-        row, _, attempts, unanswered, not_found, kind, body, key, created_at, customer = found
+        row, _, attempts, unanswered, unknown, kind, body, key, created_at, customer = found
         event = _readable(kind, body, key, created_at)
         reason = "Its text in the file cannot be read." if event is None else ""
         if unanswered >= MOST_UNANSWERED:
@@ -458,55 +454,57 @@ class Storage:
             " unanswered = unanswered + 1 WHERE id = ?",
             [now + lease, token, row],
         )
-        made.claim = Claim(row, token, event, attempts + 1, not_found)
+        made.claim = Claim(row, token, event, attempts + 1, unknown)
 
     def _settle(self, db: sqlite3.Connection, done: Settlement, now: float, made: Exchange) -> None:
-        row, customer = done.claim.row, done.claim.event.payload.customer_external_id
+        claim, ruling = done
+        row, customer = claim.row, claim.event.payload.customer_external_id
         held = db.execute(
-            "SELECT since FROM events WHERE id = ? AND lease = ?", [row, done.claim.lease]
+            "SELECT since FROM events WHERE id = ? AND lease = ?", [row, claim.lease]
         ).fetchone()
         if held is None:
             return  # It took longer than its lease, and another has the event now.
-        if done.verdict == "delivered":
+        is_too_old = ruling.verdict == "again" and now - held[0] > self._max_age
+        if ruling.verdict == "delivered":
             made.fate = "delivered"
             db.execute("DELETE FROM events WHERE id = ?", [row])
             db.execute("UPDATE outbox SET delivered = delivered + 1, queued = queued - 1")
             self._promote(db, customer)
-        elif done.verdict == "dead" or (done.verdict == "again" and now - held[0] > self._max_age):
+        elif ruling.verdict == "dead" or is_too_old:
             made.fate = "dead"
-            self._bury(db, row, customer, done.status, done.error)
+            self._bury(db, row, customer, ruling.status, ruling.error)
         else:
             made.fate = "again"
             db.execute(
                 "UPDATE events SET state = 'waiting', due_at = ?, lease = NULL, unanswered = 0,"
-                " not_found = not_found + ?, status = ?, error = ? WHERE id = ?",
-                [now + done.wait, done.status == 404, done.status, done.error, row],
+                " unknown = unknown + ?, status = ?, error = ? WHERE id = ?",
+                [now + ruling.wait, ruling.unknown, ruling.status, ruling.error, row],
             )
             self._promote(db, customer)
-        if done.hold:
-            db.execute("UPDATE outbox SET hold_until = max(hold_until, ?)", [now + done.hold])
-        made.change = self._follow_health(db, done, now)
+        if ruling.hold:
+            db.execute("UPDATE outbox SET hold_until = max(hold_until, ?)", [now + ruling.hold])
+        made.change = self._follow_health(db, claim, ruling, now)
 
     def _follow_health(
-        self, db: sqlite3.Connection, done: Settlement, now: float
+        self, db: sqlite3.Connection, claim: Claim, ruling: Ruling, now: float
     ) -> Optional[Literal["paused", "resumed"]]:
         """Lets only probes through while no event could succeed, and all when one has."""
         paused, probe, silences = db.execute(
             "SELECT paused, probe, silences FROM outbox"
         ).fetchone()
         # What was on its way before says nothing new.
-        is_news = done.claim.probe or not probe
-        if done.verdict == "pause" and paused is None:
-            db.execute("UPDATE outbox SET paused = ?", [done.error])
+        is_news = claim.probe or not probe
+        if ruling.verdict == "pause" and paused is None:
+            db.execute("UPDATE outbox SET paused = ?", [ruling.error])
             self._probe_in(db, FIRST_PROBE, now)
             return "paused"
         if paused is not None and not is_news:
             return None
-        if done.verdict == "pause":
+        if ruling.verdict == "pause":
             self._probe_in(db, min(probe * 2, LONGEST_PROBE), now)
-        elif paused is not None and done.verdict == "again" and done.status != 404:
+        elif paused is not None and ruling.verdict == "again" and not ruling.unknown:
             self._probe_in(db, probe, now)
-        elif done.verdict != "again" or done.status:
+        elif ruling.verdict != "again" or ruling.status:
             if probe or silences:
                 db.execute("UPDATE outbox SET paused = NULL, probe = 0, probe_at = 0, silences = 0")
             return "resumed" if paused is not None else None

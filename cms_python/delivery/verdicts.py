@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
-import random
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from cms_python.results import TrackFailure
+from cms_python import results
+from cms_python.delivery import retries
+from cms_python.results import TrackFailure, TrackResult
 
-__all__ = ["Verdict", "backoff", "verdict"]
+__all__ = ["MOST_UNKNOWN", "Ruling", "Verdict", "backoff", "judge", "verdict"]
 
 Verdict = Literal["delivered", "again", "pause", "dead"]
 
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 300.0
 # A click may be known to one of the API's machines before the others.
-MOST_NOT_FOUND = 5
+MOST_UNKNOWN = 5
 
 
-def verdict(failure: TrackFailure, not_found: int) -> Verdict:
-    """The verdict on a failure; ``not_found`` counts the event's answers of 404, this one included.
+class Ruling(NamedTuple):
+    """A verdict, and what follows from it.
+
+    ``result`` is the caller's. ``wait`` are the seconds until the event may be sent again, ``hold``
+    those until any may. ``unknown`` tells that the API does not know the event's click.
+    """
+
+    verdict: Verdict
+    result: TrackResult
+    status: int = 200
+    error: str = ""
+    wait: float = 0.0
+    hold: float = 0.0
+    unknown: bool = False
+
+
+def judge(
+    result: TrackResult, attempts: int, unknown: int, most_unknown: int = MOST_UNKNOWN
+) -> Ruling:
+    """The ruling on the result of one attempt.
+
+    ``attempts`` counts the event's, this one included, ``unknown`` those before that failed since
+    the API did not know its click.
+    """
+    if result["success"] is True:
+        return Ruling("delivered", result)
+    failure: TrackFailure = {**result, "attempts": attempts}
+    status, lacks_click = failure["status_code"], _lacks_click(failure)
+    ruling = verdict(failure, unknown + lacks_click, most_unknown)
+    if ruling == "delivered":
+        recorded = results.success("Event tracked successfully by an earlier attempt")
+        return Ruling(ruling, recorded, status)
+    asked = failure["retry_after"] or 0.0
+    # Where all pauses, the pause is all the wait there is.
+    wait = 0.0 if ruling == "pause" else max(backoff(attempts), asked)
+    hold = wait if status == 429 else asked
+    return Ruling(ruling, failure, status, failure["error"], wait, hold, lacks_click)
+
+
+def verdict(failure: TrackFailure, unknown: int, most_unknown: int = MOST_UNKNOWN) -> Verdict:
+    """The verdict on a failure; ``unknown`` counts this one if the API did not know the click.
 
     A success is always ``delivered``. What is to come ``again`` does so until it is too old.
     """
@@ -35,12 +75,18 @@ def verdict(failure: TrackFailure, not_found: int) -> Verdict:
     # A 2xx that cannot be read may come from something between as well.
     if failure["type"] == "invalid_response":
         return "again"
-    if status == 404 and not_found < MOST_NOT_FOUND:
+    if _lacks_click(failure) and unknown < most_unknown:
         return "again"
     return "dead"
 
 
 def backoff(attempts: int) -> float:
     """Seconds to wait after so many attempts: from 1 to 300, exponential, with full jitter."""
-    longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(attempts - 1, 10))
-    return random.uniform(0.0, longest)  # noqa: S311, nothing secret hangs on it
+    return retries.jittered(attempts, FIRST_BACKOFF, LONGEST_BACKOFF)
+
+
+def _lacks_click(failure: TrackFailure) -> bool:
+    """Whether the API may know the event's click later: the lead that brings it may be behind."""
+    if failure["status_code"] == 422:
+        return "clickId" in f"{failure['error']} {failure['details']}"
+    return failure["status_code"] == 404
