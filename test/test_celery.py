@@ -1,0 +1,386 @@
+"""What goes through a Celery queue arrives, whatever becomes of workers, broker and API."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from typing import IO, Literal
+
+import pytest
+from books import Books
+from brokers import Broker, RabbitMQ, Redis
+from command import environment
+from fault_server import FaultServer, Visit, answer, echo, every_time, in_turn, nobody_listens
+from waiting import wait_until
+
+from cms_python import CMSClient
+from cms_python.sandbox import Sandbox
+
+IS_CI = bool(os.environ.get("CMS_CI"))
+if find_spec("celery") is None and not IS_CI:
+    pytest.skip('celery is missing: pip install "cms-python-client[dev]"', allow_module_level=True)
+
+from celery import Celery  # noqa: E402, the tests are skipped where it is missing
+
+from cms_python.delivery.celery import CeleryDelivery, configure_worker  # noqa: E402
+
+CHILD = Path(__file__).with_name("celery_child.py")
+EVENTS = int(os.environ.get("CMS_CELERY_EVENTS", "240"))
+PRODUCERS = 4
+# By a worker of two: celery_child.py has the multiplier.
+PREFETCHED = 8
+PERSONAL = "jane.doe@example.com"
+
+busy = answer(503, {"success": False, "error": "Busy"}, {"Retry-After": "1"})
+limited = answer(429, {"success": False, "error": "Slow down"}, {"Retry-After": "1"})
+
+
+class Shop:
+    """An application's processes: those that track, and those that run its tasks."""
+
+    def __init__(self, broker: Broker, url: str, folder: Path) -> None:
+        self.folder, self.broker, self._names = folder, broker, count(1)
+        self.events = folder / "events.db"
+        self.notes = folder / "notes"
+        self.notes.touch()
+        self.env = environment(
+            {
+                "PYTHONPATH": os.pathsep.join([str(CHILD.parent), str(CHILD.parent.parent)]),
+                "TEST_BROKER": broker.url,
+                "TEST_TRANSPORT_OPTIONS": json.dumps(dict(broker.transport_options)),
+                "TEST_NOTES": str(self.notes),
+            }
+        )
+        # Only a worker has a token.
+        self.worker_env = {**self.env, "CMS_HOST": url, "CMS_BEARER_TOKEN": "a-token"}
+
+    @contextmanager
+    def worker(self, *arguments: str, pool: str = "prefork") -> Iterator[subprocess.Popen[bytes]]:
+        """A worker of two, in a process group of its own; it is killed in the end."""
+        line = [sys.executable, "-m", "celery", "--app", "celery_child", "worker", "--pool", pool,
+                "--concurrency", "2", "--loglevel", "DEBUG", "--without-gossip",
+                "--without-mingle", "--task-events", "--hostname", f"{next(self._names)}@shop",
+                *arguments]  # fmt: skip
+        with self.log.open("ab") as log, subprocess.Popen(
+            line, env=self.worker_env, cwd=self.folder, stdout=log, stderr=log,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                yield process
+            finally:
+                kill(process)
+
+    @contextmanager
+    def tracking(self, command: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+        line = [sys.executable, "-W", "error", str(CHILD), command, str(self.events)]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            [*line, *map(str, arguments)], env=self.env, stdin=pipe, stdout=pipe, stderr=pipe,
+            text=True,
+        ) as process:  # fmt: skip
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @contextmanager
+    def client(self) -> Iterator[CMSClient]:
+        """A client in this process."""
+        with CMSClient(delivery=CeleryDelivery(app_of(self.broker), self.events)) as client:
+            yield client
+
+    def track(self, *names: str, mode: Literal["deferred"] | None = None) -> None:
+        """Tracks leads of one customer, and returns once the broker has them."""
+        with self.client() as client:
+            for name in names:
+                click = "id_123" if mode or name != "follow-up" else None
+                result = client.track_lead(
+                    name, "user_42", click, customer_email=PERSONAL, mode=mode
+                )
+                assert result["success"] is True
+            assert client.flush(timeout=30)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "worker.log"
+
+    def has_noted(self, *lines: str) -> bool:
+        return set(lines) <= set(self.notes.read_text(encoding="ascii").splitlines())
+
+
+def app_of(broker: Broker) -> Celery:
+    app = Celery("shop", broker=broker.url, set_as_current=False)
+    app.conf.broker_transport_options = dict(broker.transport_options)
+    return app
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL, to the process and its children alike."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def piped(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream
+
+
+def is_usable(kind: type[Broker]) -> bool:
+    return kind.is_installed() or IS_CI
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """One Redis for the tests that do not stop it."""
+    if not is_usable(Redis):
+        pytest.skip("Redis is missing: apt install redis-server")
+    broker = Redis(tmp_path_factory.mktemp("redis"))
+    with broker:
+        yield broker
+
+
+@pytest.fixture
+def api() -> Iterator[FaultServer]:
+    with FaultServer() as server:
+        yield server
+
+
+@pytest.fixture
+def shop(redis: Redis, api: FaultServer, tmp_path: Path) -> Iterator[Shop]:
+    """A shop whose queue is empty."""
+    made = Shop(redis, api.url, tmp_path)
+    redis.empty()
+    yield made
+    assert PERSONAL not in (made.log.read_text("utf-8") if made.log.exists() else "")
+
+
+class Turmoil:
+    """A shop with workers and producers, and an API that refuses some events and loses answers.
+
+    Each producer queues the half of its events at once, and the other when it is told to.
+    """
+
+    def __init__(self, kind: type[Broker], folder: Path, stack: ExitStack) -> None:
+        if not is_usable(kind):
+            pytest.skip(f"{kind.__name__} is missing: apt install {kind.__name__.lower()}-server")
+        (folder / "broker").mkdir()
+        self.books, self.broker = stack.enter_context(Books()), kind(folder / "broker")
+        stack.enter_context(self.broker)
+        self.answers = threading.Event()
+        behave = every_time(*[self.books.accept] * 20, busy, self.books.lose_answer, limited)
+
+        def answer_when_told(visit: Visit) -> None:
+            self.answers.wait(60)
+            behave(visit)
+
+        self.books.behaviour = answer_when_told
+        self.shop = Shop(self.broker, self.books.url, folder)
+        self.share = EVENTS // PRODUCERS
+        self.workers = [stack.enter_context(self.shop.worker()) for _ in range(2)]
+        self.producers = [
+            stack.enter_context(self.shop.tracking("track", number * self.share, self.share))
+            for number in range(PRODUCERS)
+        ]
+        self._stack = stack
+
+    def track_without_broker(self) -> None:
+        """Stops the broker, queues the second halves, and starts it again."""
+        self.broker.stop()
+        for producer in self.producers:
+            print(file=piped(producer.stdin), flush=True)
+        for producer in self.producers:
+            said = [piped(producer.stdout).readline() for _ in range(self.share)]
+            assert "" not in said
+        self.broker.start()
+
+    def end(self) -> None:
+        """Waits, with a new worker, until all is delivered; compares it with what was tracked."""
+        self._stack.enter_context(self.shop.worker())
+        self.books.wait_for_events(EVENTS, 240)
+        for producer in self.producers:
+            assert 0 == producer.wait(60)
+        assert sorted(self.books.numbers) == list(range(EVENTS))
+        assert [] == self.books.altered
+        assert PERSONAL not in self.shop.log.read_text("utf-8")
+
+
+def test_nothing_is_lost_with_redis(tmp_path: Path) -> None:
+    """A worker is killed with its hands full, and Redis stopped; each event is recorded once."""
+    with ExitStack() as stack:
+        turmoil = Turmoil(Redis, tmp_path, stack)
+        redis = turmoil.broker
+        assert isinstance(redis, Redis)
+        # Two workers that hold so many take no more. Celery takes a message from Redis and notes
+        # that it has it in two steps: what is killed in between is lost, as docs/scaling.md says.
+        wait_until(lambda: redis.held() == 2 * PREFETCHED, 60)
+        kill(turmoil.workers[1])
+        killed_at = monotonic()
+        turmoil.track_without_broker()
+        turmoil.answers.set()
+        # A worker looks for what others left behind when it starts, and then every 100 seconds.
+        wait_until(lambda: monotonic() > killed_at + redis.transport_options["visibility_timeout"])
+        turmoil.end()
+
+
+def test_nothing_is_lost_with_rabbitmq(tmp_path: Path) -> None:
+    """A worker is killed, and RabbitMQ stopped, at any moment; each event is recorded once."""
+    with ExitStack() as stack:
+        turmoil = Turmoil(RabbitMQ, tmp_path, stack)
+        turmoil.answers.set()
+        turmoil.books.wait_for_events(EVENTS // 8, 60)
+        kill(turmoil.workers[1])
+        turmoil.books.wait_for_events(EVENTS // 4, 60)
+        turmoil.track_without_broker()
+        turmoil.end()
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_each_pool_delivers(pool: str, shop: Shop, api: FaultServer) -> None:
+    """With threads in one process, and with none; prefork stands in the other tests."""
+    with shop.worker(pool=pool):
+        shop.track("a", "b", "c")
+        api.wait_for_requests(3)
+    assert {"a", "b", "c"} == {each.json["eventName"] for each in api.requests}
+
+
+def test_a_process_and_its_children_track(shop: Shop, api: FaultServer) -> None:
+    """A fork shares no connection: parent and child both go on."""
+    with shop.worker(), shop.tracking("track_across_a_fork") as process:
+        _, errors = process.communicate(timeout=60)
+        assert (0, "") == (process.returncode, errors)
+        api.wait_for_requests(4)
+    assert set("1234") == {each.json["eventName"] for each in api.requests}
+
+
+def test_nothing_is_sent_sooner_than_the_server_asks(shop: Shop, api: FaultServer) -> None:
+    """Though this broker gives to another worker what one holds for longer than 4 seconds."""
+    later = answer(429, {"success": False, "error": "Slow down"}, {"Retry-After": "6"})
+    api.behaviour = in_turn(later, echo)
+    with shop.worker():
+        shop.track("a")
+        wait_until(lambda: shop.has_noted("a delivered"), 40)
+    refused, delivered = api.requests
+    assert delivered.at - refused.at >= 6.0
+    assert (refused.key, refused.body) == (delivered.key, delivered.body)
+
+
+def test_a_follow_up_that_overtakes_its_deferred_lead_arrives(shop: Shop, sandbox: Sandbox) -> None:
+    """A queue keeps no order; an event whose click is not known yet is tried again."""
+    shop.worker_env["CMS_HOST"] = sandbox.url
+    with shop.worker():
+        shop.track("follow-up")
+        wait_until(lambda: "retry: Retry in" in shop.log.read_text("utf-8"))
+        shop.track("trial", mode="deferred")
+        wait_until(lambda: shop.has_noted("trial delivered", "follow-up delivered"), 40)
+    assert ["follow-up"] == [each.event_name for each in sandbox.events]
+
+
+def test_what_is_given_up_stands_in_the_dead_letter_queue(shop: Shop, api: FaultServer) -> None:
+    """The user's function is told of it, and a worker of that queue tries it once more."""
+    api.behaviour = answer(422, {"success": False, "error": "Odd", "details": {"eventName": "?"}})
+    with shop.worker():
+        shop.track("a")
+        wait_until(lambda: shop.has_noted("a dead"))
+    api.behaviour = echo
+    with shop.worker("--queues", "dead_letters"):
+        wait_until(lambda: shop.has_noted("a delivered"))
+    assert ["a", "a"] == [each.json["eventName"] for each in api.requests]
+
+
+def test_a_call_does_not_wait_for_a_broker_that_is_down(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its event is in the file, and the log tells once what is wrong, without the broker's URL."""
+    with nobody_listens() as url:
+        app = Celery("shop", broker=f"redis://:secret@{url[7:]}/0", set_as_current=False)
+        delivery = CeleryDelivery(app, tmp_path / "events.db", drain_timeout=0.0)
+        with CMSClient(delivery=delivery) as client:
+            for number in range(50):
+                result = client.track_lead("a", f"user_{number}", "id_123")
+                assert result["success"] is True
+            wait_until(lambda: caplog.records)
+            assert 50 == delivery.stats().queued
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "cms_python"]
+    assert line == "Events wait, for they cannot be handed on: OperationalError"
+
+
+def test_nothing_is_opened_before_the_first_event(tmp_path: Path) -> None:
+    """Neither file nor connection, so that a server may fork; and no token is needed."""
+    app = Celery("shop", broker="redis://127.0.0.1:1/0", set_as_current=False)
+    with CMSClient(delivery=CeleryDelivery(app, tmp_path / "events.db")):
+        assert [] == list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def eager(tmp_path: Path) -> Iterator[tuple[Celery, CMSClient]]:
+    """An application without a broker, whose tasks run in the call, and a client of it."""
+    app = Celery("shop", set_as_current=False)
+    app.conf.task_always_eager = True
+    with CMSClient(delivery=CeleryDelivery(app, tmp_path / "events.db")) as client:
+        yield app, client
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_an_eager_application_delivers_in_the_call(
+    eager: tuple[Celery, CMSClient], api: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call returns what the API said, as a test of a shop wants it."""
+    monkeypatch.setenv("CMS_HOST", api.url)
+    monkeypatch.setenv("CMS_BEARER_TOKEN", "a-token")
+    app, client = eager
+    told: list[bool] = []
+    configure_worker(app, on_result=lambda _, result: told.append(result["success"]))
+    api.behaviour = in_turn(echo, answer(503, {"error": "Busy"}), answer(400, {"error": "No"}))
+    results = [client.track_lead("a", "user_42", "id_123") for _ in range(3)]
+    assert [None, 503, 400] == [each.get("status_code") for each in results]
+    # What would be tried again is not settled.
+    assert [True, False] == told
+
+
+def test_a_worker_without_a_token_keeps_the_event(
+    eager: tuple[Celery, CMSClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again, and result and log say what is missing."""
+    _, client = eager
+    result = client.track_lead("a", "user_42", "id_123")
+    assert result["success"] is False
+    assert result["retryable"]
+    assert result["error"].startswith("token is missing")
+    assert "token is missing" in caplog.text
+
+
+def test_a_function_of_the_user_that_fails_loses_nothing(
+    eager: tuple[Celery, CMSClient], api: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither one that makes the client nor one that is told; the log has no text of theirs."""
+
+    def fail(*_: object) -> CMSClient:
+        raise OSError("a secret")
+
+    app, client = eager
+    configure_worker(app, make_client=fail)
+    refused = client.track_lead("a", "user_42", "id_123")
+    assert refused["success"] is False
+    assert (True, "OSError") == (refused["retryable"], refused["error"])
+    configure_worker(app, make_client=lambda: CMSClient("a-token", api.url), on_result=fail)
+    assert client.track_lead("a", "user_42", "id_123")["success"] is True
+    assert "on_result failed: OSError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_queue_without_a_name_is_refused(tmp_path: Path) -> None:
+    """A mistake shows where the client is made."""
+    app = Celery("shop", set_as_current=False)
+    with pytest.raises(ValueError, match="queue must be the name of a queue"):
+        CeleryDelivery(app, tmp_path / "events.db", queue="")
