@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from outbox import MEMORY, WITHOUT_PROXY
+from common import CHILD_ENVIRONMENT, MEMORY, ROOT, running_server
 
-ROOT = Path(__file__).resolve().parent.parent
 HEADINGS = "click_id,event_name,customer_external_id,invoice_id,amount,currency,timestamp\n"
 MEBIBYTE = 1024 * 1024
 
@@ -43,7 +42,12 @@ def write(path: Path, rows: int) -> None:
 
 def imported(path: Path, url: str) -> Cost:
     line = [sys.executable, "-m", "cms_python", "import", str(path), "--kind", "sale"]
-    env = {**WITHOUT_PROXY, "CMS_HOST": url, "CMS_BEARER_TOKEN": "a-token", "PYTHONPATH": str(ROOT)}
+    env = {
+        **CHILD_ENVIRONMENT,
+        "CMS_HOST": url,
+        "CMS_BEARER_TOKEN": "a-token",
+        "PYTHONPATH": str(ROOT),
+    }
     started = time.perf_counter()
     with subprocess.Popen(line, env=env) as process:
         _, status, usage = os.wait4(process.pid, 0)
@@ -58,18 +62,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
     options = parser.parse_args()
     costs = []
-    server_line = [sys.executable, str(Path(__file__).with_name("outbox.py")), "--serve"]
-    with subprocess.Popen(server_line, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        try:
-            for rows in options.rows:
-                with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-                    path = Path(folder) / "sales.csv"
-                    write(path, rows)
-                    costs.append((rows, path.stat().st_size, imported(path, url)))
-        finally:
-            server.kill()
+    with running_server(0) as (url,):
+        for rows in options.rows:
+            with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+                path = Path(folder) / "sales.csv"
+                write(path, rows)
+                costs.append((rows, path.stat().st_size, imported(path, url)))
     print(
         f"\n{'rows':>10} {'file, MiB':>10} {'rows a second':>14} {'memory, MiB':>12} memory, ratio"
     )

@@ -14,33 +14,30 @@ import json
 import os
 import platform
 import random
-import socket
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-import venv
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from statistics import median, quantiles
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-MEMORY = Path("/dev/shm")
+from common import (
+    MEMORY,
+    Spread,
+    install,
+    install_this_package,
+    machine,
+    new_environment,
+    output,
+    running_server,
+    say,
+    spread,
+    versions,
+)
+
 PEERS = ["posthog", "segment-analytics-python"]
 # The queues of the others hold 10,000 events and drop what comes on top.
 MOST_CALLS = 5000
 WARM_UP = 100
-# A proxy of this machine has no part in what stays on it.
-WITHOUT_PROXY = {
-    name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
-}
-ANSWER = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n"
-    b'{"success": true}'
-)
 
 
 class Cost(NamedTuple):
@@ -167,86 +164,47 @@ def measure(case: str, url: str, folder: str, calls: int) -> None:
     os._exit(0)
 
 
-# The server, in a process of its own: it takes whatever is posted.
-
-
-def serve() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-        print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-
-def answer(connection: socket.socket) -> None:
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # The cases end without a farewell.
-    with connection, connection.makefile("rb") as stream, suppress(ConnectionError):
-        length = 0
-        for line in stream:
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                length = int(value)
-            elif line == b"\r\n":
-                stream.read(length)
-                connection.sendall(ANSWER)
-
-
 # The run
 
 
 def environment(folder: Path) -> str:
     """Makes an environment with this package and the others. Returns its Python."""
-    print("Making an environment ...", file=sys.stderr)
-    venv.create(folder, with_pip=True)
-    python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "--editable", str(ROOT), *PEERS], check=True)
+    say("Making an environment ...")
+    python = new_environment(folder / "environment")
+    install_this_package(python, folder / "source")
+    for peer in PEERS:
+        failure = install(python, peer)
+        if failure:
+            raise SystemExit(f"{peer} could not be installed: {failure}")
     return python
 
 
-def run(python: str, rounds: int, calls: int, disk_folder: Path) -> list[dict[str, Cost]]:
+def run(
+    python: str, url: str, names: list[str], rounds: int, calls: int, disk_folder: Path
+) -> list[dict[str, Cost]]:
     """Each case once a round, in an order that changes, so that no case has the good minutes."""
     memory = MEMORY if MEMORY.is_dir() else None
-    cases = [name for name, case in CASES.items() if case.on_disk or memory]
+    cases = [name for name in names if CASES[name].on_disk or memory]
     costs: list[dict[str, Cost]] = []
-    with subprocess.Popen(
-        [python, __file__, "--serve"], stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        try:
-            for number in range(rounds):
-                print(f"Round {number + 1} of {rounds} ...", file=sys.stderr)
-                random.shuffle(cases)
-                costs.append({})
-                for case in cases:
-                    place = disk_folder if CASES[case].on_disk else memory
-                    with tempfile.TemporaryDirectory(dir=place) as folder:
-                        line = [python, __file__, "--case", case, url, folder, str(calls)]
-                        ran = subprocess.run(
-                            line, stdout=subprocess.PIPE, text=True, check=True, env=WITHOUT_PROXY
-                        )
-                    costs[-1][case] = Cost(*json.loads(ran.stdout))
-        finally:
-            server.kill()
+    for number in range(rounds):
+        say(f"Queue, round {number + 1} of {rounds} ...")
+        random.shuffle(cases)
+        costs.append({})
+        for case in cases:
+            place = disk_folder if CASES[case].on_disk else memory
+            with tempfile.TemporaryDirectory(dir=place) as folder:
+                line = [python, __file__, "--case", case, url, folder, str(calls)]
+                costs[-1][case] = Cost(*json.loads(output(line)))
     return costs
 
 
-def ratio(costs: list[dict[str, Cost]], case: str, reference: str, what: int) -> str:
-    """The median over the rounds, and the range in which half of them lie."""
-    ratios = [each[case][what] / each[reference][what] for each in costs]
-    low, _, high = quantiles(ratios, n=4, method="inclusive")
-    return f"{shown(median(ratios))} ({shown(low)} to {shown(high)})"
-
-
-def shown(number: float) -> str:
-    return f"{number:.2f}" if number < 10 else f"{number:.0f}"
+def ratio(costs: list[dict[str, Cost]], case: str, reference: str, what: int) -> Spread:
+    """How many times as much a case takes as a reference of the same round."""
+    return spread(each[case][what] / each[reference][what] for each in costs)
 
 
 def report(costs: list[dict[str, Cost]], versions: list[str]) -> None:
-    system = f"{platform.system()} on {platform.machine()}, {os.cpu_count()} processors"
-    print(f"Python {platform.python_version()}, {system}; {', '.join(versions)}")
+    print(f"Python {platform.python_version()}; {', '.join(versions)}\n{machine()}")
     print(f"{len(costs)} rounds; the median ratio, and the range of the middle half")
     for reference in REFERENCES:
         print(
@@ -254,14 +212,8 @@ def report(costs: list[dict[str, Cost]], versions: list[str]) -> None:
         )
         for name, case in CASES.items():
             if name in costs[0] and name != reference:
-                wall, cpu = ratio(costs, name, reference, 0), ratio(costs, name, reference, 1)
-                print(f"{case.name:30} {wall:24} {cpu}")
-
-
-def versions(python: str) -> list[str]:
-    code = "import sys, importlib.metadata as m; print(*(n + ' ' + m.version(n) for n in sys.argv[1:]), sep='\\n')"  # noqa: E501
-    line = [python, "-c", code, *PEERS]
-    return subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+                wall, cpu = (ratio(costs, name, reference, what) for what in (0, 1))
+                print(f"{case.name:30} {wall!s:24} {cpu}")
 
 
 def main() -> None:
@@ -269,21 +221,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=1000, help=f"a round, at most {MOST_CALLS}")
     parser.add_argument("--disk", type=Path, help="a folder on the disk to measure")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--case", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        serve()
-    elif options.case:
+    if options.case:
         case, url, folder, calls = options.case
         measure(case, url, folder, int(calls))
     else:
         if options.rounds < 2 or not 0 < options.calls <= MOST_CALLS:
             parser.error(f"it takes at least 2 rounds, and 1 to {MOST_CALLS} calls")
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, running_server(0) as (url,):
             python = environment(Path(folder))
             place = options.disk or Path(tempfile.gettempdir())
-            report(run(python, options.rounds, options.calls, place), versions(python))
+            costs = run(python, url, list(CASES), options.rounds, options.calls, place)
+            report(costs, versions(python, PEERS))
 
 
 if __name__ == "__main__":
