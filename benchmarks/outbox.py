@@ -34,7 +34,8 @@ from common import (
     versions,
 )
 
-PEERS = ["posthog", "segment-analytics-python"]
+# By case, what has to be installed.
+PEERS = {"posthog": "posthog", "segment": "segment-analytics-python"}
 # The queues of the others hold 10,000 events and drop what comes on top.
 MOST_CALLS = 5000
 WARM_UP = 100
@@ -172,7 +173,7 @@ def environment(folder: Path) -> str:
     say("Making an environment ...")
     python = new_environment(folder / "environment")
     install_this_package(python, folder / "source")
-    for peer in PEERS:
+    for peer in PEERS.values():
         failure = install(python, peer)
         if failure:
             raise SystemExit(f"{peer} could not be installed: {failure}")
@@ -233,7 +234,7 @@ def main() -> None:
             python = environment(Path(folder))
             place = options.disk or Path(tempfile.gettempdir())
             costs = run(python, url, list(CASES), options.rounds, options.calls, place)
-            report(costs, versions(python, PEERS))
+            report(costs, versions(python, ["cms-python-client", *PEERS.values()]))
 
 
 if __name__ == "__main__":

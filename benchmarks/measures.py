@@ -1,0 +1,148 @@
+"""What is measured, in a process of its own for each case. benchmarks/calls.py starts them.
+
+Nothing but what is measured is imported before it is.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from cases import CASES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from cases import Call, Case
+
+WARM_UP = 100
+# So many clients are made, one after the other, for what a further one takes.
+CLIENTS = 50
+
+
+def start(case: Case, url: str) -> dict[str, float]:
+    """What a process that makes one call takes: the import, the client, the call."""
+    modules = len(sys.modules)
+    stamps = [stamp()]
+    exec(case.imports, {})
+    stamps.append(stamp())
+    found = {"modules": len(sys.modules) - modules, **between("import", *stamps)}
+    if case.prepare is None:
+        return found
+    stamps.append(stamp())
+    call = case.prepare(url)
+    stamps.append(stamp())
+    call(0)
+    stamps.append(stamp())
+    _, _, before, made, called = stamps
+    found.update(between("client", before, made))
+    found.update(between("first call", before, called))
+    found.update(between("start", stamps[0], called))
+    later = stamp()
+    for _ in range(CLIENTS):
+        case.prepare(url)
+    found["later client, cpu"] = (stamp()[0] - later[0]) / CLIENTS
+    return found
+
+
+def stamp() -> tuple[float, float]:
+    return time.process_time(), time.perf_counter()
+
+
+def between(
+    name: str, earlier: tuple[float, float], later: tuple[float, float]
+) -> dict[str, float]:
+    return {f"{name}, cpu": later[0] - earlier[0], f"{name}, wall": later[1] - earlier[1]}
+
+
+def calls(case: Case, url: str) -> NoReturn:
+    """For each number that comes in, makes so many calls and prints what one of them took."""
+    import json
+
+    call = prepared(case, url)
+    for number in range(WARM_UP):
+        call(number)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        count = int(line)
+        before = stamp()
+        for number in range(count):
+            call(number)
+        cpu, wall = (later - earlier for earlier, later in zip(before, stamp()))
+        print(json.dumps({"cpu": cpu / count, "wall": wall / count}), flush=True)
+    raise SystemExit
+
+
+def memory(case: Case, url: str, count: int) -> dict[str, float]:
+    """The most memory, in bytes, that a process which made so many calls had in use."""
+    call = prepared(case, url)
+    for number in range(count):
+        call(number)
+    return {"peak": peak()}
+
+
+def peak() -> int:
+    if sys.platform == "linux":
+        # The system's ru_maxrss also counts what the parent had in use when it started this one.
+        with open("/proc/self/status") as status:  # noqa: PTH123, pathlib would add to the memory
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def threads(case: Case, url: str, total: int, least: int, *numbers: int) -> dict[str, float]:
+    """The calls a second of so many threads, by their number, which share a total of calls."""
+    shared = prepared(case, url) if case.shared else None
+    return {
+        str(number): rate(shared, case, url, number, max(least, total // number))
+        for number in numbers
+    }
+
+
+def rate(shared: Call | None, case: Case, url: str, number: int, count: int) -> float:
+    """Of threads that make so many calls each, one after the other."""
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier
+
+    # One that failed to open its connection would be waited for in vain.
+    barrier = Barrier(number + 1, timeout=60)
+
+    def run() -> None:
+        call = shared or prepared(case, url)
+        # The connections are open before it begins.
+        for each in range(2):
+            call(each)
+        barrier.wait()
+        for each in range(count):
+            call(each)
+
+    with ThreadPoolExecutor(number) as executor:
+        running = [executor.submit(run) for _ in range(number)]
+        barrier.wait()
+        begun = time.perf_counter()
+        for each in running:
+            each.result()
+        return number * count / (time.perf_counter() - begun)
+
+
+def prepared(case: Case, url: str) -> Call:
+    assert case.prepare is not None
+    return case.prepare(url)
+
+
+MEASURES = {"start": start, "calls": calls, "memory": memory, "threads": threads}
+
+
+def main() -> None:
+    measure, case, url, *numbers = sys.argv[1:]
+    found = MEASURES[measure](CASES[case], url, *map(int, numbers))
+    import json
+
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
