@@ -50,14 +50,13 @@ THREADS = [1, 8, 32]
 # The sections that take seconds a case run fewer rounds.
 LONG = 3
 OF_THIS_PACKAGE = [OURS, BARE, "http.client", REFUSED, IMPORTS, MODELS]
-LIBRARIES = ["urllib3", "pydantic", "pydantic-core", "typing-extensions", "httpcore"]
 
 
 class Bench(NamedTuple):
-    """Where each case runs, which queues there are, the server's URLs, and how much to do."""
+    """The Python of each case, and of those of outbox.py; the server's URLs; how much to do."""
 
     pythons: dict[str, str]
-    queues: list[str]
+    queues: dict[str, str]
     url: str
     delayed: str
     rounds: int
@@ -75,25 +74,33 @@ class Bench(NamedTuple):
 # Environments
 
 
-def environments(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the Python of each case, and why a case has none."""
-    say("Making environments ...")
-    python = new_environment(folder / "environment")
-    install_this_package(python, folder / "source")
-    pythons, missing = {}, {}
-    for name, case in CASES.items():
-        # It has the same import name as this package.
-        place = new_environment(folder / name) if name == PUBLISHED else python
-        why = install(place, case.package) if case.package else ""
-        if why:
-            missing[name] = f"pip could not install it: {why}"
-        else:
-            pythons[name] = place
-    for name, package in outbox.PEERS.items():
+class Environments:
+    """One for this package alone, one for the published release of it, and one for the others.
+
+    pydantic looks for plugins in all that is installed, so what others bring would count as ours.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        say("Making environments ...")
+        own, peers, old = (new_environment(folder / name) for name in ("own", "peers", "published"))
+        install_this_package(own, folder / "source")
+        self.missing: dict[str, str] = {}
+        self.pythons = dict.fromkeys(OF_THIS_PACKAGE, own)
+        self.queues = {name: own for name in outbox.CASES if name not in outbox.PEERS}
+        for name, case in CASES.items():
+            if case.package:
+                # It has the same import name as this package.
+                python = old if name == PUBLISHED else peers
+                self._add(self.pythons, name, python, case.package)
+        for name, package in outbox.PEERS.items():
+            self._add(self.queues, name, peers, package)
+
+    def _add(self, pythons: dict[str, str], name: str, python: str, package: str) -> None:
         why = install(python, package)
         if why:
-            missing[name] = f"pip could not install it: {why}"
-    return pythons, missing
+            self.missing[name] = f"pip could not install it: {why}"
+        else:
+            pythons[name] = python
 
 
 def tried(bench: Bench, missing: dict[str, str]) -> Bench:
@@ -204,8 +211,8 @@ def threads(bench: Bench) -> Rounds:
 
 def rates(bench: Bench, name: str) -> dict[str, float]:
     at_once = bench.child("threads", name, bench.url, bench.calls, 1, *THREADS)
-    # With a delay, each thread takes about a second.
-    each = max(2, bench.calls // 50)
+    # With a delay, each thread takes about two seconds.
+    each = max(2, bench.calls // 25)
     delayed = bench.child("threads", name, bench.delayed, 0, each, *THREADS)
     found = {f"{number}, at once": rate for number, rate in at_once.items()}
     for number, rate in delayed.items():
@@ -215,8 +222,8 @@ def rates(bench: Bench, name: str) -> dict[str, float]:
 
 def queue(bench: Bench) -> Rounds:
     """The cases of benchmarks/outbox.py."""
-    python, place = bench.pythons[OURS], Path(tempfile.gettempdir())
-    rounds = outbox.run(python, bench.url, bench.queues, long_rounds(bench), bench.calls, place)
+    place = Path(tempfile.gettempdir())
+    rounds = outbox.run(bench.queues, bench.url, long_rounds(bench), bench.calls, place)
     return [{name: cost._asdict() for name, cost in each.items()} for each in rounds]
 
 
@@ -238,21 +245,32 @@ def measured(options: argparse.Namespace, folder: Path) -> Results:
     missing: dict[str, str] = {}
     if options.peers == "none":
         pythons = dict.fromkeys(OF_THIS_PACKAGE, sys.executable)
-        queues = [name for name in outbox.CASES if name not in outbox.PEERS]
+        queues = {name: sys.executable for name in outbox.CASES if name not in outbox.PEERS}
     else:
-        pythons, missing = environments(folder)
-        queues = [name for name in outbox.CASES if name not in missing]
+        made = Environments(folder)
+        pythons, queues, missing = made.pythons, made.queues, made.missing
     with running_server(0, DELAY) as (url, delayed):
         bench = Bench(pythons, queues, url, delayed, options.rounds, options.calls)
-        bench = tried(bench, missing)
+        if options.peers != "none":
+            bench = tried(bench, missing)
         found = {name: SECTIONS[name](bench) for name in SECTIONS if name in options.only}
-    return Results(found, missing, packages(pythons[OURS]), machine())
+    return Results(found, missing, packages(bench), machine())
 
 
-def packages(python: str) -> list[str]:
-    peers = [case.package for case in CASES.values() if case.package and "=" not in case.package]
-    names = ["cms-python-client", *LIBRARIES, *peers, *outbox.PEERS.values()]
-    return [f"Python {platform.python_version()}", *versions(python, names)]
+def packages(bench: Bench) -> list[str]:
+    """With their versions, of the environments together: first this package's own."""
+    own = versions(bench.pythons[OURS], ["cms-python-client", "urllib3", "pydantic"])
+    found = [f"Python {platform.python_version()}", *own]
+    for pythons, names in ((bench.pythons, peers()), (bench.queues, outbox.PEERS)):
+        for name, package in names.items():
+            if name in pythons:
+                found += versions(pythons[name], [package])
+    return found
+
+
+def peers() -> dict[str, str]:
+    """By case, the packages whose version a reader does not know from their names."""
+    return {n: c.package for n, c in CASES.items() if c.package and n != PUBLISHED}
 
 
 def arguments() -> argparse.Namespace:

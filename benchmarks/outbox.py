@@ -181,11 +181,11 @@ def environment(folder: Path) -> str:
 
 
 def run(
-    python: str, url: str, names: list[str], rounds: int, calls: int, disk_folder: Path
+    pythons: dict[str, str], url: str, rounds: int, calls: int, disk_folder: Path
 ) -> list[dict[str, Cost]]:
     """Each case once a round, in an order that changes, so that no case has the good minutes."""
     memory = MEMORY if MEMORY.is_dir() else None
-    cases = [name for name in names if CASES[name].on_disk or memory]
+    cases = [name for name in pythons if CASES[name].on_disk or memory]
     costs: list[dict[str, Cost]] = []
     for number in range(rounds):
         say(f"Queue, round {number + 1} of {rounds} ...")
@@ -194,7 +194,7 @@ def run(
         for case in cases:
             place = disk_folder if CASES[case].on_disk else memory
             with tempfile.TemporaryDirectory(dir=place) as folder:
-                line = [python, __file__, "--case", case, url, folder, str(calls)]
+                line = [pythons[case], __file__, "--case", case, url, folder, str(calls)]
                 costs[-1][case] = Cost(*json.loads(output(line)))
     return costs
 
@@ -233,7 +233,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, running_server(0) as (url,):
             python = environment(Path(folder))
             place = options.disk or Path(tempfile.gettempdir())
-            costs = run(python, url, list(CASES), options.rounds, options.calls, place)
+            costs = run(dict.fromkeys(CASES, python), url, options.rounds, options.calls, place)
             report(costs, versions(python, ["cms-python-client", *PEERS.values()]))
 
 
