@@ -192,5 +192,5 @@ CASES = {
     REFUSED: Case("this package, a refused call", "from cms_python import CMSClient", refused),
     IMPORTS: Case("urllib3 and pydantic", "import urllib3, pydantic"),
     # pydantic loads most of itself only when something of it is asked for.
-    MODELS: Case("the same, with BaseModel", "import urllib3; from pydantic import BaseModel"),
+    MODELS: Case("urllib3, pydantic.BaseModel", "import urllib3; from pydantic import BaseModel"),
 }
