@@ -384,3 +384,15 @@ def test_a_queue_without_a_name_is_refused(tmp_path: Path) -> None:
     app = Celery("shop", set_as_current=False)
     with pytest.raises(ValueError, match="queue must be the name of a queue"):
         CeleryDelivery(app, tmp_path / "events.db", queue="")
+
+
+def test_the_example_runs_by_one_command() -> None:
+    """Redis, a worker and a shop; all that it tracks arrives in the sandbox."""
+    if not is_usable(Redis):
+        pytest.skip("Redis is missing: apt install redis-server")
+    ran = subprocess.run(
+        [sys.executable, "examples/celery_app/run.py"], cwd=CHILD.parent.parent,
+        env=environment(), capture_output=True, text=True, check=False, timeout=90,
+    )  # fmt: skip
+    assert 0 == ran.returncode, ran.stderr
+    assert "8 of 8 events arrived" in ran.stdout

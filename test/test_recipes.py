@@ -1,4 +1,4 @@
-"""The files that docs/outbox.md shows work as they stand there."""
+"""The files that docs/outbox.md and docs/scaling.md show work as they stand there."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from brokers import Redis
 from command import environment
 from fault_server import FaultServer, answer
 from test_docs import FILE, PAGES, ROOT, blocks
+from waiting import wait_until
 
 from cms_python import CMSClient, Outbox
 from cms_python.sandbox import Sandbox
 
 PAGE = ROOT / "docs" / "outbox.md"
-FILES = [code for code in blocks(PAGE, "python") if FILE.match(code)]
+SCALING = ROOT / "docs" / "scaling.md"
+FILES = [code for page in (PAGE, SCALING) for code in blocks(page, "python") if FILE.match(code)]
 IS_CI = bool(os.environ.get("CMS_CI"))
 
 
@@ -37,11 +42,13 @@ class Shop:
         self.env["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
         self.events = folder / "events.db"
         self.prepare = ""
+        self.broker = ""
 
     def write(self, mark: str) -> None:
         """Writes the files of the one block that holds the mark, with paths of this folder."""
         (block,) = [code for code in FILES if mark in code]
         block = block.replace("/var/lib/shop/events.db", str(self.events))
+        block = block.replace("redis://localhost:6379/0", self.broker)
         block = block.replace("postgresql+psycopg://localhost/shop", f"sqlite:///{self.folder}/db")
         _, *parts = FILE.split(block)
         for name, code in zip(parts[::2], parts[1::2]):
@@ -83,12 +90,13 @@ def test_all_files_are_run_here() -> None:
         if (name := FILE.match(code))
     ]
     names = ["shop/tracking.py", "drain.py", "shop.py", "shop/models.py"]
-    assert [(PAGE, name) for name in names] == found
+    queues = ["shop/app.py", "shop/views.py", "rq_queue.py", "dramatiq_queue.py"]
+    assert [(PAGE, name) for name in names] + [(SCALING, name) for name in queues] == found
 
 
 def test_the_module_of_a_server_that_forks(shop: Shop) -> None:
     """It makes the client where it is imported, before any fork, and opens nothing there."""
-    shop.write("# shop/tracking.py\nfrom cms_python import CMSClient")
+    shop.write("# shop/tracking.py\nfrom cms_python import CMSClient, Outbox")
     shop.run("import shop.tracking")
     assert not shop.events.exists()
     shop.run("from shop.tracking import client; client.track_lead('a', 'user_1', 'id_1')")
@@ -251,3 +259,108 @@ def test_what_the_api_refuses_does_not_stay_in_the_shops_table(shop: Shop) -> No
     with FaultServer(answer(422, {"success": False, "error": "No"})) as server:
         shop.run(f"{opening}{code}\ndatabase.close()", CMS_HOST=server.url)
     assert [422] == shop.dead
+
+
+# Queues
+
+
+@pytest.fixture
+def queueing(shop: Shop) -> Iterator[Shop]:
+    """A shop with a Redis of its own."""
+    if not (Redis.is_installed() or IS_CI):
+        pytest.skip("Redis is missing: apt install redis-server")
+    data = shop.folder / "redis"
+    data.mkdir()
+    with Redis(data) as broker:
+        shop.broker = broker.url
+        yield shop
+
+
+@contextmanager
+def working(shop: Shop, *line: str) -> Iterator[None]:
+    """A worker, which alone has a token, and its children."""
+    with (shop.folder / "worker.log").open("wb") as log, subprocess.Popen(
+        [sys.executable, "-m", *line], env=shop.env, cwd=shop.folder, stdout=log, stderr=log,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+TRACK = """
+import os
+del os.environ["CMS_BEARER_TOKEN"]
+from {module} import client
+result = client.track_lead("sign-up", "user_42", "id_123", customer_email="jane@example.com")
+assert result["success"]
+assert client.flush(timeout=20)
+client.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "module", "line"),
+    [
+        pytest.param(
+            "# shop/app.py", "shop.tracking", ["celery", "--app", "shop.app", "worker", "-c", "1"],
+            marks=needs("celery"), id="celery",
+        ),
+        pytest.param(
+            "# rq_queue.py", "rq_queue",
+            ["rq.cli", "worker", "--url", "{broker}", "--with-scheduler", "cms"],
+            marks=needs("rq"), id="rq",
+        ),
+        pytest.param(
+            "# dramatiq_queue.py", "dramatiq_queue",
+            ["dramatiq", "dramatiq_queue", "--processes", "1", "--threads", "1", "--queues", "cms"],
+            marks=needs("dramatiq"), id="dramatiq",
+        ),
+    ],
+)  # fmt: skip
+def test_a_queue_delivers(mark: str, module: str, line: list[str], queueing: Shop) -> None:
+    """What the web process tracks arrives by a worker, at a second attempt if need be."""
+    queueing.write(mark)
+    line = [part.replace("{broker}", queueing.broker) for part in line]
+    queueing.sandbox.fail_next(503)
+    with working(queueing, *line):
+        queueing.run(TRACK.format(module=module))
+        wait_until(lambda: queueing.sandbox.events, 60)
+    assert ["sign-up"] == [each.event_name for each in queueing.sandbox.events]
+    # Their logs would be read by many.
+    assert "jane@example.com" not in (queueing.folder / "worker.log").read_text("utf-8")
+
+
+IN_TRANSACTION = """
+from types import SimpleNamespace
+import django
+from django.conf import settings
+from django.db import transaction
+
+database = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+settings.configure(DATABASES={"default": database})
+django.setup()
+from shop.app import app
+app.conf.task_always_eager = True
+from shop.views import track_purchase
+
+order = SimpleNamespace(customer="user_42", number="inv_1", cents=1999)
+with transaction.atomic():
+    track_purchase(order, "id_123")
+    transaction.set_rollback(True)
+order.number = "inv_2"
+with transaction.atomic():
+    track_purchase(order, "id_123")
+"""
+
+
+@needs("celery")
+@needs("django")
+def test_a_sale_is_tracked_when_the_transaction_is_over(shop: Shop) -> None:
+    """One that is rolled back is not."""
+    shop.broker = "redis://127.0.0.1:1/0"
+    shop.write("# shop/app.py")
+    shop.write("# shop/views.py\nfrom functools")
+    shop.run(IN_TRANSACTION)
+    assert ["inv_2"] == shop.invoices
