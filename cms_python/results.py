@@ -21,7 +21,7 @@ from cms_python.exceptions import (
 )
 from cms_python.models import TrackResponse
 
-__all__ = ["TrackFailure", "TrackResult", "TrackSuccess"]
+__all__ = ["TrackFailure", "TrackResult", "TrackSuccess", "success"]
 
 
 @final
