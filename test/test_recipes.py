@@ -8,13 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from brokers import Redis
 from command import environment
 from fault_server import FaultServer, answer
+from needed import IS_CI, needs
 from test_docs import FILE, PAGES, ROOT, blocks
 from waiting import wait_until
 
@@ -24,12 +24,6 @@ from cms_python.sandbox import Sandbox
 PAGE = ROOT / "docs" / "outbox.md"
 SCALING = ROOT / "docs" / "scaling.md"
 FILES = [code for page in (PAGE, SCALING) for code in blocks(page, "python") if FILE.match(code)]
-IS_CI = bool(os.environ.get("CMS_CI"))
-
-
-def needs(package: str) -> pytest.MarkDecorator:
-    reason = f'{package} is missing: pip install "cms-python-client[dev]"'
-    return pytest.mark.skipif(find_spec(package) is None and not IS_CI, reason=reason)
 
 
 class Shop:
