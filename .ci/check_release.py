@@ -1,4 +1,4 @@
-"""Whether version, changelog and tag say the same. `check_release.py v1.2.3` checks for a release."""
+"""Whether version, changelog and tag agree: `check_release.py`, or for a release with its tag."""
 
 from __future__ import annotations
 
