@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,16 @@ from cms_python.settings import is_this_machine
 
 if TYPE_CHECKING:
     from cms_python.sandbox import Sandbox
+
+if sys.platform == "win32":
+    # They drive a terminal or a POSIX shell, of which Windows has none.
+    collect_ignore = [
+        "test_cli.py",
+        "test_cli_check.py",
+        "test_cli_import.py",
+        "test_docs.py",
+        "test_recipes.py",
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pkgutil
 import re
 import subprocess
 import sys
-from importlib.metadata import metadata
+from importlib.metadata import distribution
 from pathlib import Path
 
 import cms_python
@@ -63,17 +63,10 @@ def test_the_lists_of_public_names_are_sorted_and_true() -> None:
         assert [name for name in names if not hasattr(module, name)] == []
 
 
-def test_the_version_stands_in_the_changelog() -> None:
-    """Who updates can read what changed."""
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"\n## [{cms_python.__version__}]" in changelog
-
-
 def test_the_links_of_the_description_lead_somewhere_from_anywhere() -> None:
     """The package index shows the README, and knows none of the files beside it."""
-    told = metadata("cms-python-client")
-    description = told["Description"] or told.get_payload()
-    targets = re.findall(r"\]\(([^()]+)\)", str(description))
+    metadata = distribution("cms-python-client").read_text("METADATA") or ""
+    targets = re.findall(r"\]\(([^()]+)\)", metadata)
     assert [] == [each for each in targets if not each.startswith(("https://", "#"))]
     ours = [found.group(1) for each in targets if (found := OUR_FILE.match(each))]
     assert len(ours) > 10

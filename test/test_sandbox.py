@@ -848,10 +848,13 @@ def _run(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         # A background job of a shell ignores Ctrl-C, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=None
+        if sys.platform == "win32"
+        else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
 @pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_serves_until_told_to_stop(sender: Sender, way: signal.Signals) -> None:
     """The first line is the address alone; both ways to stop end it cleanly."""
