@@ -20,6 +20,4 @@ def absolute(readme: str, version: str) -> str:
 
 readme = (ROOT / "README.md").read_text(encoding="utf-8")
 version = runpy.run_path(str(ROOT / "cms_python" / "_version.py"))["__version__"]
-setup(
-    long_description=absolute(readme, version), long_description_content_type="text/markdown"
-)
+setup(long_description=absolute(readme, version), long_description_content_type="text/markdown")
