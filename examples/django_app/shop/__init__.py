@@ -1,0 +1,1 @@
+"""A shop in Django that tracks its sign-ups and its orders."""
