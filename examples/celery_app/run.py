@@ -60,7 +60,7 @@ def main() -> None:
         print(f"Events arrive at {sandbox.url}", flush=True)
         env = {"BROKER_URL": start_redis(stack, folder), "SHOP_OUTBOX": f"{folder}/events.db"}
         worker = ["worker", "--concurrency", "2", "--loglevel", "WARNING"]
-        start(stack, [sys.executable, "-m", "celery", "--quiet", "--app", "shop", *worker],
+        start(stack, [sys.executable, "-m", "celery", "--quiet", "--app", "celery_shop", *worker],
               CMS_HOST=sandbox.url, CMS_BEARER_TOKEN="any", **env)  # fmt: skip
         shop = start(stack, [sys.executable, "track.py", *sys.argv[1:]], **env)
         arrived = wait_for(sandbox)

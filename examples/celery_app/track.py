@@ -4,7 +4,7 @@ import sys
 import time
 from itertools import count
 
-from shop import client
+from celery_shop import client
 
 CUSTOMERS = 5
 
