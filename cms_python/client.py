@@ -190,10 +190,11 @@ class CMSClient:
     def with_options(
         self, *, timeout: Optional[float] = None, max_retries: Optional[int] = None
     ) -> Self:
-        """A copy with other limits that shares the connections, for one call or some.
+        """A copy with another ``timeout`` or ``max_retries``, for one call or some.
 
-        What is left out stays as it is. Raises ValueError for a limit that cannot be used, and
-        TypeError if the client has a delivery of another kind, which keeps its own limits.
+        It shares the connections. What is left out stays as it is. Raises ValueError for a limit
+        that cannot be used, and TypeError if the client has a delivery of another kind, which keeps
+        its own limits.
 
         Example:
             >>> result = client.with_options(timeout=2.0).track_lead("signup", "user_42", "id_123")
