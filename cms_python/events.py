@@ -6,8 +6,8 @@ OpenApiException comes from what happens on the way; InvalidEvent from what the 
 from __future__ import annotations
 
 import json
+import os
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -25,6 +25,13 @@ EventKind = Literal["lead", "sale"]
 _PAYLOADS: dict[EventKind, Union[type[LeadPayload], type[SalePayload]]] = {
     "lead": LeadPayload,
     "sale": SalePayload,
+}
+# Text is taken as it is, but for these.
+_READ = {"currency", "timestamp"}
+# The name of an argument by its name on the wire, which is what pydantic's errors have.
+_ARGUMENTS = {
+    kind: {str(field.alias): name for name, field in model.model_fields.items()}
+    for kind, model in _PAYLOADS.items()
 }
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
@@ -75,7 +82,9 @@ class Event:
         given: dict[str, Any] = {}
         problems: dict[str, str] = {}
         for name, value in fields.items():
-            if value is not None:
+            if type(value) is str and name not in _READ:
+                given[name] = value
+            elif value is not None:
                 try:
                     given[name] = _read(name, value)
                 except Exception as problem:  # noqa: BLE001, an argument may be of any class
@@ -93,7 +102,7 @@ class Event:
             problems = {**_problems(kind, error), **problems}
         if payload is None or problems:
             raise InvalidEvent(problems)
-        return cls(kind, payload, key or str(uuid.uuid4()), datetime.now(timezone.utc))
+        return cls(kind, payload, key or _new_key(), datetime.now(timezone.utc))
 
     @classmethod
     def restored(cls, kind: str, body: str, key: str, created_at: float) -> Event:
@@ -156,6 +165,12 @@ def is_idempotency_key(value: object) -> bool:
     return isinstance(value, str) and _KEY.fullmatch(value) is not None
 
 
+def _new_key() -> str:
+    """A random UUID (version 4), without the module uuid: it takes as long as a model's checks."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+
 class _Problem(Exception):
     """What is wrong with one argument, told without its value."""
 
@@ -163,6 +178,8 @@ class _Problem(Exception):
 def _plain(value: Any) -> Any:
     """A text, int or datetime without what a subclass adds; anything else as it is."""
     kind = type(value)
+    if kind is str or kind is int:
+        return value
     if issubclass(kind, str):
         return str.__str__(value)
     if issubclass(kind, datetime):
@@ -215,11 +232,11 @@ def _moment(value: Any) -> datetime:
 
 def _problems(kind: EventKind, error: ValidationError) -> dict[str, str]:
     """What is wrong by argument. The errors' own texts may quote the input and are not used."""
-    names = {field.alias: name for name, field in _PAYLOADS[kind].model_fields.items()}
+    names = _ARGUMENTS[kind]
     problems: dict[str, str] = {}
-    for each in error.errors():
+    for each in error.errors(include_url=False):
         name = str(each["loc"][0])
-        name = names.get(name) or name
+        name = names.get(name, name)
         problems[name] = _problem(name, each)
     return problems
 

@@ -31,15 +31,15 @@ class RESTResponse:
     def json(self) -> Any:
         """The body as JSON. Raises ValueError where it is none, or nested beyond reason."""
         try:
-            value = _DECODER.decode(self.data.decode("utf-8-sig"))
+            # Some servers begin with a byte order mark.
+            value = _DECODER.decode(self.data.decode().lstrip("\ufeff"))
         except RecursionError:
             raise ValueError("JSON nested too deeply") from None
-        level = [value]
-        for _ in range(DEEPEST_JSON):
-            level = [inner for each in level for inner in _children(each)]
-            if not level:
-                return value
-        raise ValueError("JSON nested too deeply")
+        # Most answers have too few brackets to be nested so deeply.
+        brackets = self.data.count(b"{") + self.data.count(b"[")
+        if brackets >= DEEPEST_JSON and _depth(value) > DEEPEST_JSON:
+            raise ValueError("JSON nested too deeply")
+        return value
 
 
 class RESTClient:
@@ -82,6 +82,15 @@ class RESTClient:
                 host = self.configuration.host or SERVERS[0]
                 self._connections = Connections.to(host, self.configuration)
             return self._connections
+
+
+def _depth(value: Any) -> int:
+    """How many levels of arrays and objects there are, or one more than is allowed."""
+    depth, level = 0, [value]
+    while level and depth <= DEEPEST_JSON:
+        depth += 1
+        level = [inner for each in level for inner in _children(each)]
+    return depth
 
 
 def _children(value: Any) -> Iterable[Any]:

@@ -224,7 +224,7 @@ def test_an_answer_costs_no_more_than_it_has_to(server: FaultServer) -> None:
     assert headers["accept"] == "application/json"
     assert headers["accept-encoding"] == "identity"
     assert headers["idempotency-key"] == "key-1"
-    assert headers["user-agent"].startswith("cms-python-client/1.")
+    assert headers["user-agent"].startswith("cms-python-client/2.")
     assert request.json == {
         "clickId": "id_1", "customerExternalId": "user_1", "eventName": "signup"
     }  # fmt: skip

@@ -32,7 +32,7 @@ from fault_server import FaultServer, answer
 import cms_python
 from cms_python import CMSClient
 
-OWN_CALLS = 154
+OWN_CALLS = 121
 TRANSPORT_RATIO = 0.86
 SLACK = 0.10
 # A collection of garbage may run somebody's finalizer in the midst of a call; the least has none.
