@@ -6,7 +6,7 @@ GENERATED := cms_python/api cms_python/models cms_python/api_client.py cms_pytho
 PAGES := docs/ErrorResponse.md docs/LeadPayload.md docs/SalePayload.md docs/TrackResponse.md \
 	docs/TrackingApi.md
 
-.PHONY: help demo test check generate screenshots clean
+.PHONY: help demo test check generate reference site screenshots clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,6 +32,13 @@ generate: $(VENV)/generate.stamp  ## write the generated code and its reference 
 	$(BIN)/ruff check --quiet --isolated --target-version py39 --line-length 100 \
 		--select F401,F811,I,UP006,UP035 --fix $(GENERATED)
 	$(BIN)/ruff format --quiet --config 'format.skip-magic-trailing-comma = true' $(GENERATED) $(PAGES)
+
+reference: $(VENV)/dev.stamp  ## write docs/reference.md and the snapshot of the public API anew
+	$(BIN)/python docs/write_reference.py
+	$(BIN)/python test/public_api.py --write
+
+site: $(VENV)/dev.stamp  ## build the documentation site, into site/
+	$(BIN)/python -m zensical build --strict
 
 screenshots: $(VENV)/dev.stamp  ## take the pictures of docs/sandbox.md anew, in Chromium
 	$(BIN)/python docs/take_screenshots.py

@@ -23,6 +23,8 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
     "Deliveries": {
         "cms_python.delivery.outbox": ["Outbox"],
         "cms_python.delivery.storage": ["OutboxStats", "DeadEvent", "OutboxError"],
+        "cms_python.delivery.celery": ["CeleryDelivery", "configure_worker"],
+        "cms_python.delivery.jobs": ["deliver", "Outcome"],
         "cms_python.delivery": ["Delivery"],
         "cms_python.events": ["Event"],
     },

@@ -25,8 +25,8 @@ from urllib.parse import urlencode
 
 import pytest
 from command import environment
+from needed import IS_CI, needs
 from test_docs import ROOT
-from test_recipes import IS_CI, needs
 
 from cms_python import CMSClient, Outbox
 from cms_python.sandbox import RecordedEvent, Sandbox

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
+from needed import needs
 from test_docs import ROOT
-from test_recipes import needs
 
 import cms_python
 from cms_python import CMSClient, Outbox, TrackFailure, TrackSuccess, results
@@ -187,7 +187,15 @@ def test_every_exception_has_an_entry() -> None:
 
 
 BUILDERS = [
-    pytest.param("zensical", ["build", "--strict"], marks=needs("zensical"), id="zensical"),
+    pytest.param(
+        "zensical",
+        ["build", "--strict"],
+        id="zensical",
+        marks=[
+            pytest.mark.skipif(sys.version_info < (3, 10), reason="Zensical needs Python 3.10"),
+            needs("zensical"),
+        ],
+    ),
     # With a theme of its own, MkDocs needs no other package.
     pytest.param(
         "mkdocs", ["build", "--strict", "--theme", "mkdocs"], marks=needs("mkdocs"), id="mkdocs"
