@@ -23,7 +23,7 @@ from statistics import median
 from typing import NamedTuple
 
 import outbox
-from cases import BARE, CASES, IMPORTS, MODELS, OURS, PUBLISHED, REFUSED
+from cases import BARE, CASES, IMPORTS, MODELS, ONE_MODEL, OURS, PUBLISHED, REFUSED
 from chart import as_svg
 from common import (
     CHILD_ENVIRONMENT,
@@ -49,7 +49,7 @@ DELAY = 0.050
 THREADS = [1, 8, 32]
 # The sections that take seconds a case run fewer rounds.
 LONG = 3
-OF_THIS_PACKAGE = [OURS, BARE, "http.client", REFUSED, IMPORTS, MODELS]
+OF_THIS_PACKAGE = [OURS, BARE, "http.client", REFUSED, IMPORTS, MODELS, ONE_MODEL]
 
 
 class Bench(NamedTuple):

@@ -173,7 +173,15 @@ class Case:
 
 
 OURS, BARE, REFUSED, PUBLISHED = "ours", "urllib3", "refused", "published"
-IMPORTS, MODELS = "imports", "models"
+IMPORTS, MODELS, ONE_MODEL = "imports", "models", "one model"
+ONE_MODEL_SOURCE = """
+import urllib3
+from typing import Optional
+from pydantic import AwareDatetime, BaseModel, Field
+class One(BaseModel):
+    name: str = Field(min_length=1)
+    at: Optional[AwareDatetime] = None
+"""
 CASES = {
     OURS: Case("this package", "from cms_python import CMSClient", ours),
     BARE: Case("urllib3, bare", "import json, urllib3", bare_urllib3),
@@ -191,6 +199,7 @@ CASES = {
     "dub": Case("Dub", "from dub import Dub", dub, "dub"),
     REFUSED: Case("this package, a refused call", "from cms_python import CMSClient", refused),
     IMPORTS: Case("urllib3 and pydantic", "import urllib3, pydantic"),
-    # pydantic loads most of itself only when something of it is asked for.
+    # pydantic loads most of itself when something of it is asked for, the rest for a first model.
     MODELS: Case("urllib3, pydantic.BaseModel", "import urllib3; from pydantic import BaseModel"),
+    ONE_MODEL: Case("urllib3, one model", ONE_MODEL_SOURCE),
 }

@@ -330,5 +330,6 @@ HOW_TO_RUN = """\
 ## How to run it
 
 `python benchmarks/calls.py` makes its own environments from the package index and prints these
-tables; `--write` also writes this page and its picture. [benchmarks](../benchmarks/README.md) says
+tables; `--write` also writes this page and its picture. The benchmarks'
+[README](https://github.com/CutMeShort/cms-python-client/blob/main/benchmarks/README.md) says
 what is measured, and how."""

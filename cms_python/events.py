@@ -11,27 +11,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal, Optional, Union
+from typing import Any, Optional
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cms_python.models import LeadPayload, SalePayload
+from cms_python.api.tracking_api import PAYLOADS, EventKind, Payload
 
 __all__ = ["Event", "EventKind", "InvalidEvent"]
 
-EventKind = Literal["lead", "sale"]
-
-_PAYLOADS: dict[EventKind, Union[type[LeadPayload], type[SalePayload]]] = {
-    "lead": LeadPayload,
-    "sale": SalePayload,
-}
 # Text is taken as it is, but for these.
 _READ = {"currency", "timestamp"}
+_PLAIN = {str, int, float, bool}
 # The name of an argument by its name on the wire, which is what pydantic's errors have.
 _ARGUMENTS = {
     kind: {str(field.alias): name for name, field in model.model_fields.items()}
-    for kind, model in _PAYLOADS.items()
+    for kind, model in PAYLOADS.items()
 }
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
@@ -67,7 +62,7 @@ class Event:
     """
 
     kind: EventKind
-    payload: Union[LeadPayload, SalePayload]
+    payload: Payload
     idempotency_key: str
     created_at: datetime
 
@@ -91,12 +86,12 @@ class Event:
                     problems[name] = str(problem) if type(problem) is _Problem else _UNREADABLE
         if given.get("mode") == "deferred" and fields.get("click_id") is None:
             problems["click_id"] = "is required in a deferred lead: it is what the lead stores"
-        key = _plain(idempotency_key)
+        key = None if idempotency_key is None else _plain(idempotency_key)
         if key is not None and not is_idempotency_key(key):
             problems["idempotency_key"] = "must be 1 to 255 visible ASCII characters, no spaces"
         payload = None
         try:
-            payload = _PAYLOADS[kind](**given)
+            payload = PAYLOADS[kind](**given)
         except ValidationError as error:
             # What could not be read is not missing.
             problems = {**_problems(kind, error), **problems}
@@ -110,9 +105,10 @@ class Event:
 
         Raises ValueError where the body does not fit the contract.
         """
-        known: EventKind = "lead" if kind == "lead" else "sale"
-        payload = _PAYLOADS[known].from_json(body)
-        return cls(known, payload, key, datetime.fromtimestamp(created_at, timezone.utc))
+        if kind not in PAYLOADS:
+            raise ValueError("This version knows no such kind of event")
+        payload = PAYLOADS[kind].from_json(body)
+        return cls(kind, payload, key, datetime.fromtimestamp(created_at, timezone.utc))
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Event:
@@ -122,12 +118,12 @@ class Event:
         """
         try:
             kind, key, body = value["kind"], value["idempotency_key"], json.dumps(value["payload"])
-            created_at = float(value["created_at"])
-            if kind in _PAYLOADS and is_idempotency_key(key):
-                return cls.restored(kind, body, key, created_at)
+            if not is_idempotency_key(key):
+                raise ValueError("This is no key")
+            return cls.restored(kind, body, key, float(value["created_at"]))
         except Exception:  # noqa: BLE001, there is no telling what a queue holds, nor may it show
-            kind = None
-        raise ValueError("This is no event: Event.to_dict() makes one that can be read again")
+            sentence = "This is no event: Event.to_dict() makes one that can be read again"
+            raise ValueError(sentence) from None
 
     def to_dict(self) -> dict[str, Any]:
         """The event as a dict that JSON can hold, for queues; ``created_at`` in epoch seconds.
@@ -178,7 +174,7 @@ class _Problem(Exception):
 def _plain(value: Any) -> Any:
     """A text, int or datetime without what a subclass adds; anything else as it is."""
     kind = type(value)
-    if kind is str or kind is int:
+    if kind in _PLAIN:
         return value
     if issubclass(kind, str):
         return str.__str__(value)

@@ -1,11 +1,18 @@
 # Generated from openapi.yaml. Edit templates/ and run `make generate`.
-from typing import Optional
+from collections.abc import Callable
+from typing import Any, Literal, Optional, Union
 
 from cms_python.api_client import ApiClient
 from cms_python.api_response import ApiResponse
 from cms_python.models.lead_payload import LeadPayload
 from cms_python.models.sale_payload import SalePayload
 from cms_python.models.track_response import TrackResponse
+
+EventKind = Literal["lead", "sale"]
+Payload = Union[LeadPayload, SalePayload]
+
+# What an event of each kind is sent as.
+PAYLOADS: dict[EventKind, type[Payload]] = {"lead": LeadPayload, "sale": SalePayload}
 
 
 class TrackingApi:
@@ -16,6 +23,17 @@ class TrackingApi:
 
     def __init__(self, api_client: Optional[ApiClient] = None) -> None:
         self.api_client = api_client or ApiClient()
+
+    def send(
+        self,
+        payload: Payload,
+        idempotency_key: Optional[str] = None,
+        *,
+        _request_timeout: float = 10.0,
+    ) -> ApiResponse[Any]:
+        """Calls the method of the payload's endpoint. Returns the whole answer."""
+        method = _METHODS[type(payload)]
+        return method(self, payload, idempotency_key, _request_timeout=_request_timeout)
 
     def track_lead(
         self,
@@ -74,3 +92,9 @@ class TrackingApi:
             timeout=_request_timeout,
             response_type=TrackResponse,
         )
+
+
+_METHODS: dict[type[Payload], Callable[..., ApiResponse[Any]]] = {
+    LeadPayload: TrackingApi.track_lead_with_http_info,
+    SalePayload: TrackingApi.track_sale_with_http_info,
+}

@@ -13,7 +13,7 @@ from cms_python.api_response import ApiResponse
 from cms_python.delivery import Delivery, logs, retries
 from cms_python.events import Event
 from cms_python.exceptions import ApiException
-from cms_python.models import SalePayload, TrackResponse
+from cms_python.models import TrackResponse
 from cms_python.results import TrackFailure, TrackResult
 
 __all__ = ["Direct"]
@@ -90,10 +90,7 @@ class Direct(Delivery):
             left = max(left / 2, min(left, SHORTEST_ATTEMPT))
         payload, key, status = event.payload, event.idempotency_key, 0
         try:
-            if isinstance(payload, SalePayload):
-                response = self._api.track_sale_with_http_info(payload, key, _request_timeout=left)
-            else:
-                response = self._api.track_lead_with_http_info(payload, key, _request_timeout=left)
+            response = self._api.send(payload, key, _request_timeout=left)
             status = response.status_code
             return response
         except ApiException as error:
