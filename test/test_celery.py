@@ -35,7 +35,7 @@ from celery import Celery  # noqa: E402, the tests are skipped where it is missi
 from cms_python.delivery.celery import CeleryDelivery, configure_worker  # noqa: E402
 
 CHILD = Path(__file__).with_name("celery_child.py")
-EVENTS = int(os.environ.get("CMS_CELERY_EVENTS", "240"))
+EVENTS = int(os.environ.get("CMS_CELERY_EVENTS", "120"))
 PRODUCERS = 4
 # By a worker of two: celery_child.py has the multiplier.
 PREFETCHED = 8

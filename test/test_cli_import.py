@@ -27,7 +27,7 @@ from fault_server import FaultServer, answer, answer_late, echo, silent
 from cms_python import CMSClient, Outbox, money
 from cms_python.sandbox import Sandbox
 
-ROWS = int(os.environ.get("CMS_IMPORT_ROWS", "3000"))
+ROWS = int(os.environ.get("CMS_IMPORT_ROWS", "1500"))
 KILLS = 5
 HEADINGS = "click_id,event_name,customer_external_id,invoice_id,amount,currency\n"
 SALES = HEADINGS + "c1,bought,u1,i1,4999,USD\nc2,bought,u2,i2,100,eur\n"

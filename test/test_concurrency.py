@@ -34,7 +34,7 @@ from cms_python import ApiClient, CMSClient, Configuration, TrackingApi
 from cms_python.delivery.direct import Direct
 
 CALLS = 100
-SOAK_CALLS = int(os.environ.get("CMS_SOAK_CALLS", "2000"))
+SOAK_CALLS = int(os.environ.get("CMS_SOAK_CALLS", "1000"))
 OPEN_FILES = Path("/proc/self/fd")
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

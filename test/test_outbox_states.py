@@ -295,7 +295,7 @@ TestOutboxMachine.settings = settings(
     derandomize=True,
     deadline=None,
     phases=[Phase.generate],
-    max_examples=150,
+    max_examples=100,
     stateful_step_count=60,
     suppress_health_check=[HealthCheck.too_slow],
 )
