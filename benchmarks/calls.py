@@ -4,7 +4,8 @@
 
 makes environments in a temporary directory, installs this package and the others into them, runs
 every case in rounds, and prints how many times as much as another each one takes. With `--write`
-it also writes docs/benchmarks.md and its picture. README.md beside this file says how to read that.
+it also writes docs/benchmarks.md, its picture, and the table of the README. README.md beside this
+file says how to read that.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from common import (
     say,
     versions,
 )
-from report import Results, Rounds, as_markdown, as_text
+from report import Results, Rounds, as_markdown, as_text, in_readme
 
 MEASURES = str(HERE / "measures.py")
 # Each round begins with fresh processes, which then take turns, so that one bad moment of the
@@ -281,8 +282,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers", choices=["all", "none"], default="all", help="none: in this environment"
     )
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="the folder to write to")
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/benchmarks.md, its picture, the README"
+    )
+    parser.add_argument("--root", type=Path, default=ROOT, help="the folder that has these")
     options = parser.parse_args()
     if options.rounds < 2 or not 0 < options.calls <= outbox.MOST_CALLS:
         parser.error(f"it takes at least 2 rounds, and 1 to {outbox.MOST_CALLS} calls")
@@ -295,11 +298,16 @@ def main() -> None:
         results = measured(options, Path(folder))
     print(as_text(results))
     if options.write:
-        picture = options.docs / "images" / "benchmarks.svg"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_text(as_svg(results), encoding="utf-8")
-        page = options.docs / "benchmarks.md"
-        page.write_text(as_markdown(results), encoding="utf-8")
+        write(results, options.root)
+
+
+def write(results: Results, root: Path) -> None:
+    picture, readme = root / "docs" / "images" / "benchmarks.svg", root / "README.md"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.write_text(as_svg(results), encoding="utf-8")
+    (root / "docs" / "benchmarks.md").write_text(as_markdown(results), encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(in_readme(results, text), encoding="utf-8")
 
 
 if __name__ == "__main__":

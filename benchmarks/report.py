@@ -305,6 +305,19 @@ def as_markdown(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def in_readme(results: Results, readme: str) -> str:
+    """The README with the first table of this run between its two marks."""
+    before, _, rest = readme.partition(README_BEGIN)
+    _, end, after = rest.partition(README_END)
+    if not end:
+        raise ValueError("README.md has lost the marks of the table of benchmarks")
+    return f"{before}{README_BEGIN}\n{piped(tables(results)[0])}\n{end}{after}"
+
+
+README_BEGIN = "<!-- Written by `python benchmarks/calls.py --write`. -->"
+README_END = "<!-- End of what is written. -->"
+
+
 def piped(table: Table) -> str:
     lines = [table.headings, ["---"] * len(table.headings), *table.rows]
     escaped = ([text.replace("|", "\\|") for text in line] for line in lines)

@@ -18,6 +18,11 @@ SVG = "{http://www.w3.org/2000/svg}"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
+# As they stand in the project's README.
+BEGIN = "<!-- Written by `python benchmarks/calls.py --write`. -->"
+END = "<!-- End of what is written. -->"
+
+
 def run(*line: str) -> str:
     ran = subprocess.run(
         [sys.executable, *line], capture_output=True, text=True, env=ENVIRONMENT, timeout=120
@@ -29,10 +34,12 @@ def run(*line: str) -> str:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What a short run of the command prints, and the folder that it writes to."""
-    folder = tmp_path_factory.mktemp("docs")
+    root = tmp_path_factory.mktemp("root")
+    marks = f"Before\n{BEGIN}\nan old table\n{END}\nAfter\n"
+    (root / "README.md").write_text(marks, encoding="utf-8")
     line = ["--peers", "none", "--rounds", "2", "--calls", "5", "--only", "calls"]
-    printed = run(str(BENCHMARKS / "calls.py"), *line, "--write", "--docs", str(folder))
-    return printed, folder
+    printed = run(str(BENCHMARKS / "calls.py"), *line, "--write", "--root", str(root))
+    return printed, root / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +70,15 @@ def test_the_page_has_tables_of_even_rows_and_its_picture(written: tuple[str, Pa
         assert all(line.startswith("| ") and line.endswith(" |") for line in table)
     assert "](images/benchmarks.svg)" in page
     assert (folder / "images" / "benchmarks.svg").exists()
+
+
+def test_the_readme_has_the_first_table(written: tuple[str, Path]) -> None:
+    """Between its marks, in the place of the one before; nothing else changes."""
+    _, folder = written
+    readme = (folder.parent / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith(f"Before\n{BEGIN}\n| call | ")
+    assert readme.endswith(f" |\n{END}\nAfter\n")
+    assert "old table" not in readme
 
 
 def test_the_picture_is_svg_that_says_what_it_shows(written: tuple[str, Path]) -> None:
