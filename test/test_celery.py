@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from time import monotonic
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import pytest
 from books import Books
@@ -384,6 +384,22 @@ def test_a_queue_without_a_name_is_refused(tmp_path: Path) -> None:
     app = Celery("shop", set_as_current=False)
     with pytest.raises(ValueError, match="queue must be the name of a queue"):
         CeleryDelivery(app, tmp_path / "events.db", queue="")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"make_client": CMSClient("a-token")}, "make_client must be a function"),
+        ({"on_result": "print"}, "on_result must be a function"),
+        ({"dead_letter_queue": " "}, "dead_letter_queue must be the name"),
+        ({"max_age": True}, "max_age must be a number of seconds"),
+        ({"max_age": float("nan")}, "max_age must be a number of seconds"),
+    ],
+)
+def test_a_worker_cannot_be_configured_wrongly(arguments: dict[str, Any], message: str) -> None:
+    """It would show at the first event that is given up, too late."""
+    with pytest.raises(ValueError, match=message):
+        configure_worker(Celery("shop", set_as_current=False), **arguments)
 
 
 def test_the_example_runs_by_one_command() -> None:

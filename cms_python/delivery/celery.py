@@ -21,7 +21,7 @@ from cms_python import results
 from cms_python.client import CMSClient
 from cms_python.delivery import Delivery, jobs
 from cms_python.delivery.jobs import Outcome
-from cms_python.delivery.outbox import OnResult, Outbox
+from cms_python.delivery.outbox import OnResult, Outbox, check_seconds
 from cms_python.events import Event
 from cms_python.results import TrackResult
 
@@ -86,8 +86,7 @@ class CeleryDelivery(Outbox):
         max_age: float = 7 * 24 * 60 * 60.0,
         drain_timeout: float = 2.0,
     ) -> None:
-        if not (queue is None or (isinstance(queue, str) and queue)):
-            raise ValueError("queue must be the name of a queue, or left out")
+        _check_queue("queue", queue)
         super().__init__(
             outbox,
             workers=1,
@@ -127,10 +126,19 @@ def configure_worker(
         max_age: the seconds after which an event that cannot be delivered is given up, at its
             next failure. 604,800 (7 days) by default.
 
+    Raises:
+        ValueError: an argument cannot be used.
+
     Example:
         >>> from celery import Celery
         >>> configure_worker(Celery("shop"), dead_letter_queue="cms_dead")
     """
+    if not callable(make_client):
+        raise ValueError("make_client must be a function that returns a CMSClient")
+    if on_result is not None and not callable(on_result):
+        raise ValueError("on_result must be a function of an event and its result")
+    _check_queue("dead_letter_queue", dead_letter_queue)
+    check_seconds("max_age", max_age)
     _workers[_itself(app)] = _Worker(make_client, on_result, dead_letter_queue, max_age)
 
 
@@ -291,6 +299,11 @@ def _move(task: Task[Any, Any], outcome: Outcome, queue: str) -> None:
         task.apply_async((outcome.job,), queue=queue, **_shown(outcome.job))
     except Exception as error:  # noqa: BLE001, it comes again, and is moved then
         raise Reject(type(error).__name__, requeue=True) from None
+
+
+def _check_queue(name: str, queue: object) -> None:
+    if queue is not None and (not isinstance(queue, str) or not queue.strip()):
+        raise ValueError(f"{name} must be the name of a queue, or left out")
 
 
 def _shown(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,8 +110,8 @@ class Outbox(Delivery):
         _check_int("workers", workers, MOST_WORKERS)
         _check_rate(rate)
         _check_int("max_events", max_events, 2**53)
-        _check_seconds("max_age", max_age)
-        _check_seconds("drain_timeout", drain_timeout)
+        check_seconds("max_age", max_age)
+        check_seconds("drain_timeout", drain_timeout)
         if not isinstance(send, bool):
             raise ValueError("send must be True or False")
         if on_full not in (None, "send", "refuse"):
@@ -485,7 +485,7 @@ def _check_rate(rate: object) -> None:
         raise ValueError(f"rate must be a number of requests a second, {LOWEST_RATE} to 1000000")
 
 
-def _check_seconds(name: str, value: object) -> None:
+def check_seconds(name: str, value: object) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 <= cast(float, value) <= LONGEST_SECONDS:
         raise ValueError(f"{name} must be a number of seconds from 0 to {LONGEST_SECONDS}")
