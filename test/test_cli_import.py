@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -105,6 +106,8 @@ def test_a_wrong_row_keeps_all_from_being_sent(folder: Folder, sandbox: Sandbox)
     assert "4 rows, 2 wrong; nothing was sent." in said
     assert "Mend the wrong rows in sales.csv.errors.csv and import that file." in said
     assert ([], {"sales.csv", "sales.csv.errors.csv"}) == (sandbox.events, folder.files)
+    if os.name == "posix":
+        assert 0o600 == stat.S_IMODE((folder.path / "sales.csv.errors.csv").stat().st_mode)
     first, second = folder.errors("sales.csv.errors.csv")
     assert ("4", "invoice_id, amount") == (first["error_row"], first["error_field"])
     assert "invoice_id is required; amount must be whole cents" in first["error_reason"]

@@ -111,6 +111,8 @@ class Import:
         names = [*self.columns.mended_headings(self.headings), *ERROR_COLUMNS]
         encoding = self.source.encoding
         delimiter = "," if self.source.is_json else self.source.delimiter
+        # They hold personal data, as the outbox does.
+        self.files.errors.touch(0o600, exist_ok=False)
         with self.files.errors.open("w", encoding=encoding, newline="") as file:
             writer = csv.DictWriter(file, names, delimiter=delimiter, extrasaction="ignore")
             writer.writeheader()
