@@ -56,6 +56,8 @@ class _Current(threading.local):
 _current = _Current()
 
 LONGEST_TIMEOUT = 24 * 60 * 60.0
+# Bytes that are read of an answer, all of its head and its framing counted.
+LARGEST_ANSWER = 4 * 1024 * 1024
 
 
 class Connections(NamedTuple):
@@ -194,6 +196,7 @@ class _TimedReader(io.RawIOBase):
 
     def __init__(self, sock: socket.socket) -> None:
         self.has_ended = False
+        self._size = 0
         self._sock = sock
         # Keeps the socket open when the connection is closed before the answer is read.
         self._hold = sock.makefile("rb", buffering=0)
@@ -213,6 +216,10 @@ class _TimedReader(io.RawIOBase):
         self._sock.settimeout(left)
         size = self._sock.recv_into(buffer)
         self.has_ended = size == 0
+        self._size += size
+        if self._size > LARGEST_ANSWER:
+            # Such as a chunk of -1 bytes, which is read until the server ends.
+            raise http.client.HTTPException("an answer without end")
         return size
 
     def close(self) -> None:

@@ -45,6 +45,7 @@ __all__ = [
     "echo",
     "echo_once",
     "endless_body",
+    "endless_chunk",
     "endless_headers",
     "endless_informational",
     "every_time",
@@ -527,6 +528,14 @@ def endless_body(status: int = 200) -> Behaviour:
             visit.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
 
     return behave
+
+
+def endless_chunk(visit: Visit) -> None:
+    """Announces a chunk of -1 bytes, which http.client reads until the server ends: never."""
+    visit.request()
+    visit.send(_response(200, b"", {"Transfer-Encoding": "chunked"}) + b"-1\r\n")
+    while True:
+        visit.send(b" " * 65536)
 
 
 def huge(size: int) -> Behaviour:

@@ -10,11 +10,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 import pytest
 from books import Books
@@ -39,6 +40,8 @@ EVENTS = int(os.environ.get("CMS_CELERY_EVENTS", "120"))
 PRODUCERS = 4
 # By a worker of two: celery_child.py has the multiplier.
 PREFETCHED = 8
+# A quarter of the visibility timeout that the tests' Redis has.
+DEAD_LETTER_PAUSE = 1.0
 PERSONAL = "jane.doe@example.com"
 
 busy = answer(503, {"success": False, "error": "Busy"}, {"Retry-After": "1"})
@@ -292,10 +295,15 @@ def test_what_is_given_up_stands_in_the_dead_letter_queue(shop: Shop, api: Fault
     with shop.worker():
         shop.track("a")
         wait_until(lambda: shop.has_noted("a dead"))
-    api.behaviour = echo
+    # What is still refused there comes back after a while, not at once.
     with shop.worker("--queues", "dead_letters"):
+        api.wait_for_requests(3)
+        api.behaviour = echo
         wait_until(lambda: shop.has_noted("a delivered"))
-    assert ["a", "a"] == [each.json["eventName"] for each in api.requests]
+    refused, again, third, *rest = api.requests
+    assert again.key == refused.key
+    assert third.at - again.at >= DEAD_LETTER_PAUSE
+    assert len(rest) <= 1
 
 
 def test_a_call_does_not_wait_for_a_broker_that_is_down(
@@ -377,6 +385,38 @@ def test_a_function_of_the_user_that_fails_loses_nothing(
     assert client.track_lead("a", "user_42", "id_123")["success"] is True
     assert "on_result failed: OSError" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_worker_whose_client_hands_on_again_says_so(
+    eager: tuple[Celery, CMSClient], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The events would go round and round; they wait for a client that sends."""
+    app, client = eager
+    for made in (client, None):
+        configure_worker(app, make_client=partial(cast, CMSClient, made))
+        result = client.track_lead("a", "user_42", "id_123")
+        assert result["success"] is False
+        assert "make_client must return a CMSClient that sends by itself" == result["error"]
+    assert "make_client must return" in caplog.text
+
+
+@pytest.mark.parametrize("app", [None, "redis://localhost", 5, Celery])
+def test_what_is_no_application_is_refused(app: Any, tmp_path: Path) -> None:
+    """Where the client is made and where workers are configured, not in a call."""
+    with pytest.raises(ValueError, match="app must be a Celery application"):
+        CeleryDelivery(app, tmp_path / "events.db")
+    with pytest.raises(ValueError, match="app must be a Celery application"):
+        configure_worker(app)
+
+
+def test_a_call_outlives_settings_that_cannot_be_read(tmp_path: Path) -> None:
+    """The event is in the file, for whoever has read them."""
+    app = Celery("shop", set_as_current=False)
+    app.config_from_object("no_such_module")
+    delivery = CeleryDelivery(app, tmp_path / "events.db", drain_timeout=0.0)
+    with CMSClient(delivery=delivery) as client:
+        assert client.track_lead("a", "user_42", "id_123")["success"] is True
+        assert 1 == delivery.stats().queued
 
 
 def test_a_queue_without_a_name_is_refused(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ from fault_server import (
     drip_header,
     echo,
     endless_body,
+    endless_chunk,
     endless_headers,
     endless_informational,
     flood_of_informational,
@@ -487,6 +488,7 @@ UNREADABLE_ANSWERS = table(
     Row("a gzip bomb", gzip_bomb, UNREADABLE_200),
     Row("more than 1 MiB", huge(MEBIBYTE + 1), UNREADABLE_200),
     Row("a body without an end", endless_body(), UNREADABLE_200),
+    Row("a chunk without an end", endless_chunk, UNREADABLE),
 )
 
 

@@ -234,22 +234,50 @@ def test_a_wrong_token_is_told_of_once(
         {**job(), "created_at": "yesterday"},
     ],
 )
-def test_what_is_no_job_is_dead(junk: Any, server: FaultServer, client: CMSClient) -> None:
-    """Nothing is sent and nothing raised; the result says what is wrong, without the data."""
+def test_what_is_no_job_is_dead(
+    junk: Any, server: FaultServer, client: CMSClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is sent and nothing raised; log and result say what is wrong, without the data."""
     outcome = deliver(junk, client)
     assert ("dead", None) == (outcome.verdict, outcome.event)
     assert outcome.result is not None
     assert outcome.result["success"] is False
+    assert "can read no event" in caplog.text
     assert outcome.result["details"] == {
         "job": "This is no event: Event.to_dict() makes one that can be read again"
     }
     assert [] == server.requests
 
 
-@pytest.mark.parametrize("count", [None, "many", [], float("inf"), float("nan")])
-def test_counts_that_make_no_sense_do_not_lose_an_event(count: Any, client: CMSClient) -> None:
+@pytest.mark.parametrize("count", [None, "many", [], float("inf"), float("nan"), -(10**400)])
+def test_counts_that_make_no_sense_do_not_lose_an_event(
+    count: Any, server: FaultServer, client: CMSClient
+) -> None:
     """The event is what matters."""
     assert "delivered" == deliver({**job(), "attempts": count}, client).verdict
+    server.behaviour = answer(503, {"error": "Busy"})
+    assert "again" == deliver({**job(), "attempts": count}, client).verdict
+
+
+def test_a_time_that_no_server_asks_for_is_not_waited_for(client: CMSClient) -> None:
+    """The clock of the machine that wrote it was wrong."""
+    assert "delivered" == deliver({**job(), "not_before": 1e300}, client).verdict
+
+
+def test_a_pause_is_as_long_as_the_server_asks(server: FaultServer, client: CMSClient) -> None:
+    """A 403 may have a Retry-After too."""
+    server.behaviour = answer(403, {"error": "Not yet"}, {"Retry-After": "3600"})
+    assert 3600.0 == deliver(job(), client).wait
+
+
+@pytest.mark.parametrize("max_age", [None, "7", -1, True, float("nan")])
+def test_an_age_that_cannot_be_used_is_refused(
+    max_age: Any, server: FaultServer, client: CMSClient
+) -> None:
+    """Before anything is sent."""
+    with pytest.raises(ValueError, match="max_age must be a number of seconds"):
+        deliver(job(), client, max_age=max_age)
+    assert [] == server.requests
 
 
 def test_the_client_comes_from_the_environment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
@@ -18,7 +19,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fault_server import (
@@ -127,7 +128,7 @@ def by_name(behaviours: dict[str, Behaviour]) -> Behaviour:
 class Listing(Delivery):
     """Another way to leave than HTTP, which fails a few times."""
 
-    def __init__(self, *failures: Exception) -> None:
+    def __init__(self, *failures: BaseException) -> None:
         self.failures, self.closed = list(failures), 0
         self.events: list[Event] = []
 
@@ -967,6 +968,35 @@ def test_events_go_through_another_delivery(path: Path, caplog: pytest.LogCaptur
     assert [True, True] == told
     assert ["Events wait, for they cannot be handed on: ValueError"] == warnings_in(caplog)
     assert listing.closed > 0
+
+
+def test_no_exception_of_another_delivery_ends_the_sending(path: Path) -> None:
+    """Not even those that are no errors, such as a cancelled task's, nor a result that is none."""
+
+    class Odd(Listing):
+        def deliver(self, event: Event) -> TrackResult:
+            if len(self.failures) == 1:
+                self.failures.clear()
+                return cast("TrackResult", {})
+            return super().deliver(event)
+
+        def close(self) -> None:
+            raise OSError("closed badly")
+
+    odd = Odd(OSError(), asyncio.CancelledError())
+    with CMSClient(delivery=Outbox(path, through=odd, workers=1)) as client:
+        lead(client, "a")
+        assert client.flush(timeout=10)
+    assert ["a"] == [event.payload.event_name for event in odd.events]
+
+
+@pytest.mark.parametrize("seconds", [None, "5", float("nan")])
+def test_another_delivery_says_how_long_it_takes(path: Path, seconds: Any) -> None:
+    """A time that cannot be used is refused where the program starts."""
+    listing = Listing()
+    listing.timeout = seconds
+    with pytest.raises(ValueError, match=r"through\.timeout must be a number of seconds"):
+        Outbox(path, through=listing)
 
 
 def test_a_call_does_not_wait_for_another_delivery(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, cast
 
 from cms_python.events import Event
 from cms_python.results import TrackResult
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from cms_python.delivery.direct import Direct
 
 __all__ = ["Delivery"]
+
+# A hundred years.
+LONGEST_SECONDS = 100 * 365 * 24 * 60 * 60
 
 
 class Delivery(ABC):
@@ -52,3 +55,10 @@ class Delivery(ABC):
 
     def close(self) -> None:  # noqa: B027, there may be nothing to let go of
         """Lets go of connections and threads. May be called twice."""
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raises ValueError for what is no number of seconds, up to a hundred years."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= cast(float, value) <= LONGEST_SECONDS:
+        raise ValueError(f"{name} must be a number of seconds from 0 to {LONGEST_SECONDS}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Optional, Union
@@ -19,9 +20,9 @@ from kombu import Connection
 
 from cms_python import results
 from cms_python.client import CMSClient
-from cms_python.delivery import Delivery, jobs
+from cms_python.delivery import Delivery, check_seconds, jobs
 from cms_python.delivery.jobs import Outcome
-from cms_python.delivery.outbox import OnResult, Outbox, check_seconds
+from cms_python.delivery.outbox import OnResult, Outbox
 from cms_python.events import Event
 from cms_python.results import TrackResult
 
@@ -41,6 +42,9 @@ STEP_TIMEOUT = 5.0
 PUBLISH_TIMEOUT = 6 * STEP_TIMEOUT
 # Seconds. An application's own limits, which would end and lose an event, do not hold for ours.
 SOFT_TIME_LIMIT, TIME_LIMIT = 300, 330
+UNBOUNDED = 2**31
+# Seconds before a message goes back to a broker that gives it out again at once.
+REJECT_WAIT = 1.0
 
 _log = logging.getLogger("cms_python")
 
@@ -86,6 +90,7 @@ class CeleryDelivery(Outbox):
         max_age: float = 7 * 24 * 60 * 60.0,
         drain_timeout: float = 2.0,
     ) -> None:
+        _check_app(app)
         _check_queue("queue", queue)
         super().__init__(
             outbox,
@@ -99,7 +104,7 @@ class CeleryDelivery(Outbox):
 
     def deliver(self, event: Event) -> TrackResult:
         """Returns when the event is in the file."""
-        if self._app.conf.task_always_eager:
+        if _is_eager(self._app):
             return _Worker.of(self._app).deliver_here(event.dated())
         return super().deliver(event)
 
@@ -122,7 +127,7 @@ def configure_worker(
             What it raises is logged and has no other effect.
         dead_letter_queue: the queue that takes the events that are given up. They stand there as
             the task that they were, so that a worker of that queue tries them once more. By default
-            they are logged, and gone.
+            they are logged, and gone. Not the queue of the events that are still to be tried.
         max_age: the seconds after which an event that cannot be delivered is given up, at its
             next failure. 604,800 (7 days) by default.
 
@@ -133,6 +138,7 @@ def configure_worker(
         >>> from celery import Celery
         >>> configure_worker(Celery("shop"), dead_letter_queue="cms_dead")
     """
+    _check_app(app)
     if not callable(make_client):
         raise ValueError("make_client must be a function that returns a CMSClient")
     if on_result is not None and not callable(on_result):
@@ -140,6 +146,10 @@ def configure_worker(
     _check_queue("dead_letter_queue", dead_letter_queue)
     check_seconds("max_age", max_age)
     _workers[_itself(app)] = _Worker(make_client, on_result, dead_letter_queue, max_age)
+
+
+class _WrongClient(TypeError):
+    """What make_client returned cannot send."""
 
 
 class _Publisher(Delivery):
@@ -159,6 +169,8 @@ class _Publisher(Delivery):
 
     def deliver(self, event: Event) -> TrackResult:
         """Returns when the broker has the event; raises what Celery and the broker's client do."""
+        if _is_eager(self._app):
+            return _Worker.of(self._app).deliver_here(event)
         job = event.to_dict()
         connection = self._usable_connection()
         try:
@@ -240,23 +252,31 @@ class _Worker:
     def deliver(self, job: dict[str, Any]) -> Outcome:
         """Makes one attempt. What fails here, such as a client without a token, is for later."""
         try:
-            if self._client is None:
-                self._client = self._make_client()
-            return jobs.deliver(job, self._client, max_age=self._max_age)
+            return jobs.deliver(job, self._usable_client(), max_age=self._max_age)
         except Exception as error:  # noqa: BLE001, Celery would drop the event
             # Our own sentences hold no secret.
             is_ours = self._make_client is CMSClient and isinstance(error, ValueError)
+            is_ours = is_ours or isinstance(error, _WrongClient)
             reason = str(error) if is_ours else type(error).__name__
-            _log.error("An event waits in the queue: %s", reason)
-            failure = results.not_queued(reason, str(job.get("idempotency_key")))
-            return Outcome("again", job, BROKEN_WAIT, None, failure)
+        _log.error("An event waits in the queue: %s", reason)
+        key = job.get("idempotency_key") if isinstance(job, dict) else None
+        return Outcome("again", job, BROKEN_WAIT, None, results.not_queued(reason, str(key)))
+
+    def _usable_client(self) -> CMSClient:
+        """The client of this process. Raises what making it does, and _WrongClient."""
+        if self._client is None:
+            made = self._make_client()
+            if not isinstance(made, CMSClient) or isinstance(made.delivery, CeleryDelivery):
+                raise _WrongClient("make_client must return a CMSClient that sends by itself")
+            self._client = made
+        return self._client
 
     def tell(self, outcome: Outcome) -> None:
         """Calls the user's function with what was settled."""
         if self._on_result and outcome.event and outcome.result:
             try:
                 self._on_result(outcome.event, outcome.result)
-            except Exception as error:  # noqa: BLE001, the event is settled all the same
+            except BaseException as error:  # noqa: BLE001, the event is settled all the same
                 _log.error("on_result failed: %s", type(error).__name__)
 
 
@@ -267,6 +287,7 @@ class _Worker:
     reject_on_worker_lost=True,
     ignore_result=True,
     max_retries=None,
+    acks_on_failure_or_timeout=False,
     serializer="json",
     soft_time_limit=SOFT_TIME_LIMIT,
     time_limit=TIME_LIMIT,
@@ -274,31 +295,65 @@ class _Worker:
 def _deliver(task: Task[Any, Any], job: dict[str, Any]) -> None:
     worker = _Worker.of(task.app)
     outcome = worker.deliver(job)
-    if outcome.verdict == "again":
+    # Called as a function, it has no broker to give anything to.
+    is_queued = not (task.request.is_eager or task.request.called_directly)
+    if outcome.verdict == "again" and is_queued:
         _try_later(task, outcome)
-    if outcome.verdict == "dead" and worker.dead_letter_queue:
+    if outcome.verdict == "dead" and is_queued and worker.dead_letter_queue:
         _move(task, outcome, worker.dead_letter_queue)
-    worker.tell(outcome)
+    if outcome.verdict != "again":
+        worker.tell(outcome)
 
 
 def _try_later(task: Task[Any, Any], outcome: Outcome) -> NoReturn:
     """Gives the job back to the broker; one that must wait for longer comes here in between."""
-    options = task.app.conf.broker_transport_options
-    share = COUNTDOWN_SHARE * float(options.get("visibility_timeout", VISIBILITY_TIMEOUT))
-    countdown = min(outcome.wait, share, LONGEST_COUNTDOWN)
     try:
-        raise task.retry((outcome.job,), countdown=countdown, **_shown(outcome.job))
+        countdown = min(outcome.wait, _longest_countdown(task.app))
+        # An application's annotations for all tasks may bound retries; what is lost is ours.
+        raise task.retry(
+            (outcome.job,), countdown=countdown, max_retries=UNBOUNDED, **_shown(outcome.job)
+        )
     except Retry:
         raise
     except Exception as error:  # noqa: BLE001, Celery would drop what it cannot publish
-        raise Reject(type(error).__name__, requeue=True) from None
+        _put_back(error)
 
 
 def _move(task: Task[Any, Any], outcome: Outcome, queue: str) -> None:
+    """To the dead letter queue; a worker of that queue gets it back only after a while."""
     try:
-        task.apply_async((outcome.job,), queue=queue, **_shown(outcome.job))
+        options: dict[str, Any] = _shown(outcome.job)
+        if (task.request.delivery_info or {}).get("routing_key") == queue:
+            options["countdown"] = _longest_countdown(task.app)
+        task.apply_async((outcome.job,), queue=queue, **options)
     except Exception as error:  # noqa: BLE001, it comes again, and is moved then
-        raise Reject(type(error).__name__, requeue=True) from None
+        _put_back(error)
+
+
+def _put_back(error: Exception) -> NoReturn:
+    """Lets the broker give the message out again: what should be published could not be."""
+    # It does so at once, and for as long as the cause lasts.
+    time.sleep(REJECT_WAIT)
+    raise Reject(type(error).__name__, requeue=True) from None
+
+
+def _longest_countdown(app: Celery) -> float:
+    options = app.conf.broker_transport_options
+    timeout = float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT)
+    return min(COUNTDOWN_SHARE * timeout, LONGEST_COUNTDOWN)
+
+
+def _is_eager(app: Celery) -> bool:
+    try:
+        return bool(app.conf.task_always_eager)
+    except Exception as error:  # noqa: BLE001, a call must not fail for a setting that cannot be read
+        _log.error("Celery's settings cannot be read: %s", type(error).__name__)
+        return False
+
+
+def _check_app(app: object) -> None:
+    if not isinstance(_itself(app), Celery):
+        raise ValueError("app must be a Celery application")
 
 
 def _check_queue(name: str, queue: object) -> None:
@@ -311,7 +366,7 @@ def _shown(job: Mapping[str, Any]) -> dict[str, Any]:
     return {"argsrepr": f"({job.get('kind')}, key {job.get('idempotency_key')})"}
 
 
-def _itself(app: Celery) -> Celery:
+def _itself(app: Any) -> Celery:
     """The application that a proxy, such as ``celery.current_app``, stands for."""
     current: Callable[[], Celery] = getattr(app, "_get_current_object", lambda: app)
     return current()

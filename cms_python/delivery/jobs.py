@@ -6,6 +6,7 @@ Celery has a delivery of its own, ``celery.py``, which stands on this.
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Optional
 
 from cms_python import results
 from cms_python.client import CMSClient
-from cms_python.delivery import logs, verdicts
+from cms_python.delivery import check_seconds, logs, retries, verdicts
 from cms_python.delivery.verdicts import Ruling
 from cms_python.events import Event, InvalidEvent
 from cms_python.results import TrackResult
@@ -24,9 +25,12 @@ __all__ = ["Outcome", "deliver"]
 MAX_AGE = 7 * 24 * 60 * 60.0
 # Here nothing keeps order: the lead that brings a click may be waiting for another attempt itself.
 MOST_UNKNOWN = 10
+# Seconds. Nobody asks for a longer wait; who seems to has a clock that is wrong.
+LONGEST_WAIT = retries.LONGEST_RETRY_AFTER + verdicts.LONGEST_BACKOFF
 # Seconds to wait at least where the token, the host or the proxy is wrong.
 PAUSE = 5.0
 
+_log = logging.getLogger("cms_python")
 _pause = logs.Trouble()
 
 
@@ -65,26 +69,35 @@ def deliver(
         ``timeout`` at most, and does not raise for what the network, the API or the job holds.
 
     Raises:
-        ValueError: no client is given, and the environment has no token that can be used.
+        ValueError: ``max_age`` cannot be used, or no client is given and the environment has no
+            token that can be used.
 
     Example:
         >>> fields = {"event_name": "a", "customer_external_id": "user_42", "click_id": "id_123"}
         >>> deliver(Event.create("lead", fields).to_dict()).verdict
         'delivered'
     """
-    delivery = (client or _own_client()).delivery.once()
+    check_seconds("max_age", max_age)
+    delivery = (_own_client() if client is None else client).delivery.once()
     try:
         read = _read(job)
     except ValueError as error:
-        refused = results.invalid(InvalidEvent({"job": str(error)}), None)
-        return Outcome("dead", dict(job) if isinstance(job, Mapping) else {}, 0.0, None, refused)
+        return _unreadable(job, str(error))
     early = read.not_before - time.time()
-    if early > 0:
+    if 0 < early <= LONGEST_WAIT:
         return Outcome("again", dict(job), early, read.event, None)
     ruling = verdicts.judge(
         delivery.deliver(read.event), read.attempts + 1, read.unknown, MOST_UNKNOWN
     )
     return _outcome(read, ruling, max_age)
+
+
+def _unreadable(job: object, sentence: str) -> Outcome:
+    """Dead: it is no event, or one of a newer version than this."""
+    _log.error("A job is given up, for this version can read no event in it")
+    refused = results.invalid(InvalidEvent({"job": sentence}), None)
+    kept = dict(job) if isinstance(job, Mapping) else {"unreadable": job}
+    return Outcome("dead", kept, 0.0, None, refused)
 
 
 class _Job(NamedTuple):
@@ -100,7 +113,7 @@ def _read(job: Mapping[str, Any]) -> _Job:
     """Raises ValueError where it is no job; its text does not repeat what is there."""
     event = Event.from_dict(job)
     try:
-        counts = int(job.get("attempts", 0)), int(job.get("unknown", 0))
+        counts = max(int(job.get("attempts", 0)), 0), max(int(job.get("unknown", 0)), 0)
         return _Job(event, *counts, float(job.get("not_before", 0.0)))
     except (TypeError, ValueError, OverflowError):
         # Only what wrote them knows better; the event is what counts.
@@ -119,7 +132,7 @@ def _outcome(job: _Job, ruling: Ruling, max_age: float) -> Outcome:
         return Outcome("dead", {**content, **last}, 0.0, event, result)
     wait = ruling.wait
     if ruling.verdict == "pause":
-        wait = PAUSE + verdicts.backoff(job.attempts + 1)
+        wait = max(PAUSE + verdicts.backoff(job.attempts + 1), ruling.hold)
     counts = {"attempts": job.attempts + 1, "unknown": job.unknown + ruling.unknown}
     again = {**content, **counts, "not_before": time.time() + wait}
     return Outcome("again", again, wait, event, result)

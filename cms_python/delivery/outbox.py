@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Literal, Optional, Union, cast
 
 from cms_python import results
-from cms_python.delivery import Delivery, logs, verdicts
+from cms_python.delivery import Delivery, check_seconds, logs, verdicts
 from cms_python.delivery.direct import Direct
 from cms_python.delivery.logs import Trouble
 from cms_python.delivery.storage import (
@@ -34,8 +34,6 @@ __all__ = ["DeadEvent", "Outbox", "OutboxError", "OutboxStats"]
 MOST_WORKERS = 64
 # Requests a second.
 LOWEST_RATE, HIGHEST_RATE = 0.01, 1_000_000
-# A hundred years.
-LONGEST_SECONDS = 100 * 365 * 24 * 60 * 60
 # Seconds after which the file is looked at for the events of other processes.
 POLL = 0.5
 FLUSH_POLL = 0.02
@@ -122,8 +120,10 @@ class Outbox(Delivery):
             raise ValueError('on_full must be "refuse" where through is given: a call may not wait')
         if on_result is not None and not callable(on_result):
             raise ValueError("on_result must be a function of an event and its result")
-        if through is not None and not isinstance(through, Delivery):
-            raise ValueError("through must be a Delivery")
+        if through is not None:
+            if not isinstance(through, Delivery):
+                raise ValueError("through must be a Delivery")
+            check_seconds("through.timeout", through.timeout)
         self._storage = Storage(path, max_events=max_events, max_age=max_age)
         self._sends = send
         self._sends_at_once = send and through is None and on_full != "refuse"
@@ -133,6 +133,7 @@ class Outbox(Delivery):
         self._on_result = on_result
         self._through = through
         self._carrier: Optional[Delivery] = None
+        self._sender: Optional[Delivery] = None
         self._trouble = Trouble()
         self._senders: Optional[_Senders] = None
         self.forget()
@@ -141,11 +142,15 @@ class Outbox(Delivery):
     def attach(self, make_direct: Callable[[], Direct]) -> None:
         """Takes what it sends through from its client. Raises ValueError if it has one already."""
         if self._sends:
-            if self._carrier:
+            if self._carrier is not None:
                 raise ValueError("delivery belongs to another client: make an Outbox a client")
-            if self._through:
-                self._through.attach(make_direct)
-            self._carrier = self._through or make_direct()
+            if self._through is None:
+                carrier: Delivery = make_direct()
+            else:
+                carrier = self._through
+                carrier.attach(make_direct)
+            self._sender = carrier.once()
+            self._carrier = carrier
 
     def deliver(self, event: Event) -> TrackResult:
         """Returns when the event is in the file, which a crash or a power failure does not undo."""
@@ -252,8 +257,8 @@ class Outbox(Delivery):
             self._is_drained(deadline - SETTLING_SHARE * (deadline - monotonic()))
             senders.stop(deadline)
         self._storage.close()
-        if self._carrier:
-            self._carrier.close()
+        if self._sender is not None:
+            _close(self._sender)
 
     def forget(self) -> None:
         """Lets go of what a fork copied: threads that the child has not got, a lock they hold."""
@@ -266,11 +271,11 @@ class Outbox(Delivery):
 
     def _running_senders(self) -> Optional[_Senders]:
         """The threads of this process, started if they do not run; None if it does not send."""
-        if self._carrier is None or self._senders:
+        if self._sender is None or self._senders:
             return self._senders
         with self._lock:
             if self._senders is None:
-                senders = _Senders(self, self._carrier)
+                senders = _Senders(self, self._sender)
                 if not senders.start():
                     return None
                 self._senders = senders
@@ -314,7 +319,7 @@ class _Senders:
         self._storage = owner._storage
         self._workers = owner._workers
         self._on_result = owner._on_result
-        self._carrier = carrier.once()
+        self._carrier = carrier
         self._interval = 1 / owner._rate if owner._rate else 0.0
         self._next_turn = 0.0
         self._lease = carrier.timeout + LEASE_MARGIN + self._workers * self._interval
@@ -366,7 +371,7 @@ class _Senders:
         if is_last:
             # close() may not have waited for a slow request, which has opened them again.
             self._storage.close()
-            self._carrier.close()
+            _close(self._carrier)
 
     def _contained_turn(self, made: Optional[Settlement]) -> Optional[Settlement]:
         try:
@@ -406,7 +411,10 @@ class _Senders:
         """The result of one attempt. What a delivery of the user's own raises is a failure too."""
         try:
             result = self._carrier.deliver(event)
-        except Exception as error:  # noqa: BLE001, its text may hold what nobody may see
+            if result["success"] not in (True, False):
+                raise TypeError("This is no result")
+        except BaseException as error:  # noqa: BLE001, a cancelled task's or a timeout's too
+            # Its text may hold what nobody may see.
             name, key = type(error).__name__, event.idempotency_key
             self._carrier_trouble.begin("Events wait, for they cannot be handed on: %s", name)
             return results.not_queued(f"It cannot be handed on: {name}.", key, attempts=1)
@@ -468,6 +476,13 @@ class _Senders:
                 _log.error("on_result failed: %s", type(error).__name__)
 
 
+def _close(carrier: Delivery) -> None:
+    try:
+        carrier.close()
+    except Exception as error:  # noqa: BLE001, it is the user's own, and gone either way
+        _log.error("A delivery cannot be closed: %s", type(error).__name__)
+
+
 def _check_path(path: object) -> None:
     name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
     if not isinstance(name, str) or not name or "\0" in name or name == ":memory:":
@@ -483,12 +498,6 @@ def _check_rate(rate: object) -> None:
     is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
     if rate is not None and not (is_number and LOWEST_RATE <= cast(float, rate) <= HIGHEST_RATE):
         raise ValueError(f"rate must be a number of requests a second, {LOWEST_RATE} to 1000000")
-
-
-def check_seconds(name: str, value: object) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= cast(float, value) <= LONGEST_SECONDS:
-        raise ValueError(f"{name} must be a number of seconds from 0 to {LONGEST_SECONDS}")
 
 
 _outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
