@@ -24,6 +24,8 @@ def main() -> None:
         serve(customer)
         if stays:
             time.sleep(1)
+    # A script that ends for good sees to it that the broker has all; a server need not.
+    client.flush(timeout=30)
     client.close()
 
 
