@@ -28,32 +28,27 @@ def body(number: int) -> dict[str, object]:
     }
 
 
-def ours(url: str) -> Call:
+def ours(url: str, amount: float = 4999, succeeds: bool = True) -> Call:
     from cms_python import CMSClient
 
     client = CMSClient("a-token", url)
 
     def call(number: int) -> None:
         result = client.track_sale(
-            f"click_{number}", "purchase_completed", f"user_{number}", f"inv_{number}", 4999, "USD"
+            f"click_{number}",
+            "purchase_completed",
+            f"user_{number}",
+            f"inv_{number}",
+            amount,
+            "USD",
         )
-        assert result["success"] is True, result
+        assert result["success"] is succeeds, result
 
     return call
 
 
 def refused(url: str) -> Call:
-    from cms_python import CMSClient
-
-    client = CMSClient("a-token", url)
-
-    def call(number: int) -> None:
-        result = client.track_sale(
-            f"click_{number}", "purchase_completed", f"user_{number}", f"inv_{number}", 1.5, "USD"
-        )
-        assert result["success"] is False, result
-
-    return call
+    return ours(url, amount=1.5, succeeds=False)
 
 
 def published(url: str) -> Call:

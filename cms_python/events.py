@@ -180,7 +180,7 @@ def _plain(value: Any) -> Any:
         return str.__str__(value)
     if issubclass(kind, datetime):
         return datetime.combine(datetime.date(value), datetime.timetz(value))
-    return int.__index__(value) if issubclass(kind, int) and kind is not bool else value
+    return int.__index__(value) if issubclass(kind, int) else value
 
 
 def _read(name: str, value: Any) -> Any:

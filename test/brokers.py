@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Optional
 
+import pytest
+from needed import IS_CI
 from waiting import wait_until
 
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -22,6 +24,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def skip_without(kind: type[Broker]) -> None:
+    """Skips a test where the server is missing; in .ci/run the test runs, and fails."""
+    if not (kind.is_installed() or IS_CI):
+        pytest.skip(f"{kind.__name__} is missing: apt install {kind.__name__.lower()}-server")
 
 
 class Broker(ABC):

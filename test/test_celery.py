@@ -19,21 +19,21 @@ from typing import IO, Any, Literal, cast
 
 import pytest
 from books import Books
-from brokers import Broker, RabbitMQ, Redis
+from brokers import Broker, RabbitMQ, Redis, skip_without
 from command import environment
 from fault_server import FaultServer, Visit, answer, echo, every_time, in_turn, nobody_listens
+from needed import IS_CI
 from waiting import wait_until
 
 from cms_python import CMSClient
 from cms_python.sandbox import Sandbox
 
-IS_CI = bool(os.environ.get("CMS_CI"))
 if find_spec("celery") is None and not IS_CI:
     pytest.skip('celery is missing: pip install "cms-python-client[dev]"', allow_module_level=True)
 
-from celery import Celery  # noqa: E402, the tests are skipped where it is missing
+from celery import Celery
 
-from cms_python.delivery.celery import CeleryDelivery, configure_worker  # noqa: E402
+from cms_python.delivery.celery import CeleryDelivery, configure_worker
 
 CHILD = Path(__file__).with_name("celery_child.py")
 EVENTS = int(os.environ.get("CMS_CELERY_EVENTS", "120"))
@@ -139,15 +139,10 @@ def piped(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
-def is_usable(kind: type[Broker]) -> bool:
-    return kind.is_installed() or IS_CI
-
-
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     """One Redis for the tests that do not stop it."""
-    if not is_usable(Redis):
-        pytest.skip("Redis is missing: apt install redis-server")
+    skip_without(Redis)
     broker = Redis(tmp_path_factory.mktemp("redis"))
     with broker:
         yield broker
@@ -175,8 +170,7 @@ class Turmoil:
     """
 
     def __init__(self, kind: type[Broker], folder: Path, stack: ExitStack) -> None:
-        if not is_usable(kind):
-            pytest.skip(f"{kind.__name__} is missing: apt install {kind.__name__.lower()}-server")
+        skip_without(kind)
         (folder / "broker").mkdir()
         self.books, self.broker = stack.enter_context(Books()), kind(folder / "broker")
         stack.enter_context(self.broker)
@@ -444,8 +438,7 @@ def test_a_worker_cannot_be_configured_wrongly(arguments: dict[str, Any], messag
 
 def test_the_example_runs_by_one_command() -> None:
     """Redis, a worker and a shop; all that it tracks arrives in the sandbox."""
-    if not is_usable(Redis):
-        pytest.skip("Redis is missing: apt install redis-server")
+    skip_without(Redis)
     ran = subprocess.run(
         [sys.executable, "examples/celery_app/run.py"], cwd=CHILD.parent.parent,
         env=environment(), capture_output=True, text=True, check=False, timeout=90,

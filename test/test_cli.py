@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
 import shlex
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import pytest
+from needed import IS_CI
 
 pytest.importorskip("click")
 
@@ -80,9 +80,7 @@ def test_the_version_is_the_packages() -> None:
     assert f"cms-python, version {__version__}\n" == run("--version").stdout
 
 
-@pytest.mark.skipif(
-    not (SCRIPT.exists() or os.environ.get("CMS_CI")), reason="the package's scripts are missing"
-)
+@pytest.mark.skipif(not (SCRIPT.exists() or IS_CI), reason="the package's scripts are missing")
 def test_installing_the_package_installs_the_command() -> None:
     """It is on the PATH under its name, and the same as ``python -m cms_python``."""
     ran = subprocess.run([SCRIPT, "--version"], capture_output=True, text=True, check=True)

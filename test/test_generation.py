@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from needed import IS_CI
 
 ROOT = Path(__file__).parent.parent
 SENDS = """
@@ -33,7 +33,7 @@ def copy(tmp_path: Path) -> Path:
     """A copy of the project in which the contract can be changed."""
     if importlib.util.find_spec("openapi_generator_cli") is None:
         missing = 'the generator is not installed: pip install -e ".[generate]"'
-        pytest.fail(missing) if os.environ.get("CMS_CI") else pytest.skip(missing)
+        pytest.fail(missing) if IS_CI else pytest.skip(missing)
     for name in ("cms_python", "docs", "templates"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("openapi.yaml", "generator.yaml", "Makefile", "pyproject.toml",

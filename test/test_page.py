@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import urllib3
+from needed import IS_CI
 
 from cms_python import CMSClient
 from cms_python.sandbox import Sandbox
 
-if find_spec("playwright") is None and not os.environ.get("CMS_CI"):
+if find_spec("playwright") is None and not IS_CI:
     pytest.skip("Playwright is not installed.", allow_module_level=True)
 
 from playwright.sync_api import (
@@ -47,7 +48,7 @@ def browser() -> Iterator[Browser]:
     """One Chromium for all tests; each test opens a page of its own."""
     chromium = shutil.which("chromium")
     if chromium is None:
-        (pytest.fail if os.environ.get("CMS_CI") else pytest.skip)("Chromium is not installed.")
+        (pytest.fail if IS_CI else pytest.skip)("Chromium is not installed.")
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
         yield running

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from brokers import Redis
+from brokers import Redis, skip_without
 from command import environment
 from fault_server import FaultServer, answer
-from needed import IS_CI, needs
+from needed import needs
 from test_docs import FILE, PAGES, ROOT, blocks
 from waiting import wait_until
 
@@ -261,8 +261,7 @@ def test_what_the_api_refuses_does_not_stay_in_the_shops_table(shop: Shop) -> No
 @pytest.fixture
 def queueing(shop: Shop) -> Iterator[Shop]:
     """A shop with a Redis of its own."""
-    if not (Redis.is_installed() or IS_CI):
-        pytest.skip("Redis is missing: apt install redis-server")
+    skip_without(Redis)
     data = shop.folder / "redis"
     data.mkdir()
     with Redis(data) as broker:

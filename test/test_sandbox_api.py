@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import urllib3
+from needed import IS_CI
 
 from cms_python.sandbox import Sandbox
 from cms_python.sandbox.entries import Entry
@@ -326,7 +327,7 @@ def test_the_curl_command_sends_the_same_event(
     sandbox: Sandbox, change: dict[str, str], shell: str
 ) -> None:
     """Pasted into a shell it is the same event in a new request."""
-    if CURL is None and not os.environ.get("CMS_CI"):
+    if CURL is None and not IS_CI:
         pytest.skip("curl is not installed.")
     event = json.dumps({**SALE, **change}, ensure_ascii=False).encode()
     send(sandbox, event, "/track/sale", Idempotency_Key="key-1")

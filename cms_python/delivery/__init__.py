@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Optional, cast
@@ -16,6 +17,10 @@ __all__ = ["Delivery"]
 
 # A hundred years.
 LONGEST_SECONDS = 100 * 365 * 24 * 60 * 60
+
+OnResult = Callable[[Event, TrackResult], object]
+
+_log = logging.getLogger("cms_python")
 
 
 class Delivery(ABC):
@@ -62,3 +67,18 @@ def check_seconds(name: str, value: object) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not 0 <= cast(float, value) <= LONGEST_SECONDS:
         raise ValueError(f"{name} must be a number of seconds from 0 to {LONGEST_SECONDS}")
+
+
+def check_on_result(value: object) -> None:
+    """Raises ValueError for what is neither a function nor None."""
+    if value is not None and not callable(value):
+        raise ValueError("on_result must be a function of an event and its result")
+
+
+def tell(on_result: Optional[OnResult], event: Event, result: TrackResult) -> None:
+    """Calls the user's function, if there is one. What it raises ends neither thread nor task."""
+    if on_result:
+        try:
+            on_result(event, result)
+        except BaseException as error:  # noqa: BLE001, the event is settled all the same
+            _log.error("on_result failed: %s", type(error).__name__)

@@ -20,9 +20,9 @@ from kombu import Connection
 
 from cms_python import results
 from cms_python.client import CMSClient
-from cms_python.delivery import Delivery, check_seconds, jobs
+from cms_python.delivery import Delivery, OnResult, check_on_result, check_seconds, jobs, tell
 from cms_python.delivery.jobs import Outcome
-from cms_python.delivery.outbox import OnResult, Outbox
+from cms_python.delivery.outbox import Outbox
 from cms_python.events import Event
 from cms_python.results import TrackResult
 
@@ -141,8 +141,7 @@ def configure_worker(
     _check_app(app)
     if not callable(make_client):
         raise ValueError("make_client must be a function that returns a CMSClient")
-    if on_result is not None and not callable(on_result):
-        raise ValueError("on_result must be a function of an event and its result")
+    check_on_result(on_result)
     _check_queue("dead_letter_queue", dead_letter_queue)
     check_seconds("max_age", max_age)
     _workers[_itself(app)] = _Worker(make_client, on_result, dead_letter_queue, max_age)
@@ -245,8 +244,7 @@ class _Worker:
     def deliver_here(self, event: Event) -> TrackResult:
         """The result of one attempt, where there is no queue to try again from."""
         outcome = self.deliver(event.to_dict())
-        if outcome.verdict != "again":
-            self.tell(outcome)
+        self.tell(outcome)
         return outcome.result or results.not_queued("It is too early", event.idempotency_key)
 
     def deliver(self, job: dict[str, Any]) -> Outcome:
@@ -272,12 +270,9 @@ class _Worker:
         return self._client
 
     def tell(self, outcome: Outcome) -> None:
-        """Calls the user's function with what was settled."""
-        if self._on_result and outcome.event and outcome.result:
-            try:
-                self._on_result(outcome.event, outcome.result)
-            except BaseException as error:  # noqa: BLE001, the event is settled all the same
-                _log.error("on_result failed: %s", type(error).__name__)
+        """Calls the user's function, if the event is settled."""
+        if outcome.verdict != "again" and outcome.event and outcome.result:
+            tell(self._on_result, outcome.event, outcome.result)
 
 
 @shared_task(
@@ -301,8 +296,7 @@ def _deliver(task: Task[Any, Any], job: dict[str, Any]) -> None:
         _try_later(task, outcome)
     if outcome.verdict == "dead" and is_queued and worker.dead_letter_queue:
         _move(task, outcome, worker.dead_letter_queue)
-    if outcome.verdict != "again":
-        worker.tell(outcome)
+    worker.tell(outcome)
 
 
 def _try_later(task: Task[Any, Any], outcome: Outcome) -> NoReturn:

@@ -14,7 +14,15 @@ from time import monotonic
 from typing import Literal, Optional, Union, cast
 
 from cms_python import results
-from cms_python.delivery import Delivery, check_seconds, logs, verdicts
+from cms_python.delivery import (
+    Delivery,
+    OnResult,
+    check_on_result,
+    check_seconds,
+    logs,
+    tell,
+    verdicts,
+)
 from cms_python.delivery.direct import Direct
 from cms_python.delivery.logs import Trouble
 from cms_python.delivery.storage import (
@@ -44,8 +52,6 @@ SETTLING_SHARE = 0.25
 LEASE_MARGIN = 5.0
 
 _log = logging.getLogger("cms_python")
-
-OnResult = Callable[[Event, TrackResult], object]
 
 
 class Outbox(Delivery):
@@ -118,8 +124,7 @@ class Outbox(Delivery):
             raise ValueError('on_full must be "refuse" where send is False: nothing is sent there')
         if on_full == "send" and through is not None:
             raise ValueError('on_full must be "refuse" where through is given: a call may not wait')
-        if on_result is not None and not callable(on_result):
-            raise ValueError("on_result must be a function of an event and its result")
+        check_on_result(on_result)
         if through is not None:
             if not isinstance(through, Delivery):
                 raise ValueError("through must be a Delivery")
@@ -133,7 +138,7 @@ class Outbox(Delivery):
         self._on_result = on_result
         self._through = through
         self._carrier: Optional[Delivery] = None
-        self._sender: Optional[Delivery] = None
+        self._fallback: Optional[Delivery] = None
         self._trouble = Trouble()
         self._senders: Optional[_Senders] = None
         self.forget()
@@ -149,8 +154,8 @@ class Outbox(Delivery):
             else:
                 carrier = self._through
                 carrier.attach(make_direct)
-            self._sender = carrier.once()
-            self._carrier = carrier
+            self._carrier = carrier.once()
+            self._fallback = carrier if self._sends_at_once else None
 
     def deliver(self, event: Event) -> TrackResult:
         """Returns when the event is in the file, which a crash or a power failure does not undo."""
@@ -257,8 +262,8 @@ class Outbox(Delivery):
             self._is_drained(deadline - SETTLING_SHARE * (deadline - monotonic()))
             senders.stop(deadline)
         self._storage.close()
-        if self._sender is not None:
-            _close(self._sender)
+        if self._carrier is not None:
+            _close(self._carrier)
 
     def forget(self) -> None:
         """Lets go of what a fork copied: threads that the child has not got, a lock they hold."""
@@ -271,11 +276,11 @@ class Outbox(Delivery):
 
     def _running_senders(self) -> Optional[_Senders]:
         """The threads of this process, started if they do not run; None if it does not send."""
-        if self._sender is None or self._senders:
+        if self._carrier is None or self._senders:
             return self._senders
         with self._lock:
             if self._senders is None:
-                senders = _Senders(self, self._sender)
+                senders = _Senders(self, self._carrier)
                 if not senders.start():
                     return None
                 self._senders = senders
@@ -299,10 +304,10 @@ class Outbox(Delivery):
             time.sleep(min(left, FLUSH_POLL))
 
     def _without_file(self, event: Event, error: OutboxError) -> TrackResult:
-        carrier = self._carrier if self._sends_at_once else None
-        self._trouble.begin("%s Events are %s.", error, "sent at once" if carrier else "refused")
-        if carrier:
-            return carrier.deliver(event)
+        fate = "refused" if self._fallback is None else "sent at once"
+        self._trouble.begin("%s Events are %s.", error, fate)
+        if self._fallback is not None:
+            return self._fallback.deliver(event)
         return results.not_queued(str(error), event.idempotency_key)
 
 
@@ -460,20 +465,13 @@ class _Senders:
             event, result = made.claim.event, made.ruling.result
             if result["success"] is False:
                 logs.gave_up(event, result)
-            self._call(event, result)
+            tell(self._on_result, event, result)
         for buried in exchange.buried:
             if buried.event:
                 key = buried.event.idempotency_key
                 result = results.not_queued(buried.error, key, attempts=buried.attempts)
                 logs.gave_up(buried.event, result)
-                self._call(buried.event, result)
-
-    def _call(self, event: Event, result: TrackResult) -> None:
-        if self._on_result:
-            try:
-                self._on_result(event, result)
-            except BaseException as error:  # noqa: BLE001, it must not end the thread
-                _log.error("on_result failed: %s", type(error).__name__)
+                tell(self._on_result, buried.event, result)
 
 
 def _close(carrier: Delivery) -> None:
