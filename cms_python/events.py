@@ -105,10 +105,11 @@ class Event:
 
         Raises ValueError where the body does not fit the contract.
         """
-        if kind not in PAYLOADS:
-            raise ValueError("This version knows no such kind of event")
-        payload = PAYLOADS[kind].from_json(body)
-        return cls(kind, payload, key, datetime.fromtimestamp(created_at, timezone.utc))
+        for known, model in PAYLOADS.items():
+            if kind == known:
+                at = datetime.fromtimestamp(created_at, timezone.utc)
+                return cls(known, model.from_json(body), key, at)
+        raise ValueError("This version knows no such kind of event")
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Event:

@@ -67,7 +67,7 @@ def commands(group: click.Group, *names: str) -> Iterator[list[str]]:
 # The command as a whole
 
 
-@pytest.mark.parametrize("names", commands(app), ids=" ".join)
+@pytest.mark.parametrize("names", list(commands(app)), ids=" ".join)
 def test_every_command_explains_itself_with_an_example(names: list[str]) -> None:
     """--help shows how a command is typed."""
     ran = run(*names, "--help")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Optional, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
@@ -24,15 +24,10 @@ _OWN_HELP = {
 }
 
 
-class _Cents(click.ParamType):
-    name = "cents"
-
-    def convert(
-        self, value: Any, param: Optional[click.Parameter], ctx: Optional[click.Context]
-    ) -> int:
-        if _CENTS.fullmatch(str(value)) is None:
-            self.fail("must be whole cents: 777 means 7.77.", param, ctx)
-        return int(value)
+def cents(text: str) -> int:
+    if _CENTS.fullmatch(text) is None:
+        raise click.BadParameter("must be whole cents: 777 means 7.77.")
+    return int(text)
 
 
 class _Preview(Delivery):
@@ -82,10 +77,10 @@ def _options(method: Callable[..., Any]) -> list[Callable[[Any], Any]]:
     ]
 
 
-def _type(hint: Any) -> click.ParamType:
+def _type(hint: Any) -> Any:
     for each in (hint, *get_args(hint)):
         if each is int:
-            return _Cents()
+            return cents
         if get_origin(each) is Literal:
             return click.Choice(get_args(each))
     return click.STRING

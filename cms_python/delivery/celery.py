@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Optional, Union
 
 from celery import Celery, Task, shared_task
 from celery.exceptions import Reject, Retry
-from kombu import Connection
+from kombu import Connection, Producer
 
 from cms_python import results
 from cms_python.client import CMSClient
@@ -173,7 +173,7 @@ class _Publisher(Delivery):
         job = event.to_dict()
         connection = self._usable_connection()
         try:
-            producer = self._app.amqp.Producer(connection, auto_declare=False)
+            producer = Producer(connection, auto_declare=False)
             self._app.tasks[TASK].apply_async(
                 (job,), producer=producer, retry=False, **_shown(job), **self._options
             )
