@@ -44,7 +44,7 @@ screenshots: $(VENV)/dev.stamp  ## take the pictures of docs/sandbox.md anew, in
 	$(BIN)/python docs/take_screenshots.py
 
 clean:  ## remove what the other commands made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/%.stamp: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -39,7 +39,15 @@ _OWN_SENTENCES = {
 
 
 class InvalidEvent(ValueError):
-    """Arguments that make no event; ``details`` has a sentence for each wrong one."""
+    """Arguments that make no event; ``details`` has a sentence for each wrong one.
+
+    Example:
+        >>> try:
+        ...     Event.create("lead", {"event_name": "signup"})
+        ... except InvalidEvent as error:
+        ...     print(error.details)
+        {'customer_external_id': 'is required'}
+    """
 
     def __init__(self, details: Mapping[str, str]) -> None:
         super().__init__("; ".join(f"{name} {problem}" for name, problem in details.items()))

@@ -29,8 +29,9 @@ class OpenApiException(Exception):
 class ApiException(OpenApiException):
     """A request without a good answer.
 
-    ``status`` is 0 where none came. ``headers`` have lower-case names. ``body`` is what was sent,
-    ``data`` the same as JSON, or None. Neither is shown, nor pickled: they may repeat a customer.
+    ``status`` is 0 where none came. ``headers`` have lower-case names. ``body`` is what the server
+    sent, ``data`` the same as JSON, or None. Neither is shown, nor pickled: they may repeat a
+    customer.
     """
 
     def __init__(

@@ -103,7 +103,12 @@ TYPES = {
 
 
 def success(message: str, data: Any = None) -> TrackSuccess:
-    """A success with a sentence and the server's data."""
+    """A success with a sentence and the server's data, for a delivery of your own to return.
+
+    Example:
+        >>> success("Event printed")
+        {'success': True, 'message': 'Event printed', 'data': None}
+    """
     return {"success": True, "message": message, "data": data}
 
 

@@ -19,14 +19,14 @@ PAGE = Path(__file__).parent / "reference.md"
 # What is shown, in the order of reading: a heading, and names by the module that defines them.
 SECTIONS: dict[str, dict[str, list[str]]] = {
     "The client": {"cms_python.client": ["CMSClient"]},
-    "Results": {"cms_python.results": ["TrackSuccess", "TrackFailure", "TrackResult"]},
+    "Results": {"cms_python.results": ["TrackSuccess", "TrackFailure", "TrackResult", "success"]},
     "Deliveries": {
         "cms_python.delivery.outbox": ["Outbox"],
         "cms_python.delivery.storage": ["OutboxStats", "DeadEvent", "OutboxError"],
         "cms_python.delivery.celery": ["CeleryDelivery", "configure_worker"],
         "cms_python.delivery.jobs": ["deliver", "Outcome"],
         "cms_python.delivery": ["Delivery"],
-        "cms_python.events": ["Event"],
+        "cms_python.events": ["Event", "InvalidEvent"],
     },
     "The generated layer": {
         "cms_python.configuration": ["Configuration"],
@@ -109,17 +109,20 @@ def _entry(module: str, name: str) -> str:
     nodes = ast.parse(source).body
     kinds = (ast.ClassDef, ast.FunctionDef)
     (node,) = [each for each in nodes if isinstance(each, kinds) and each.name == name]
-    if isinstance(node, ast.FunctionDef):
+    if isinstance(node, ast.ClassDef):
+        return line + _class(source, node)
+    marks = [ast.get_source_segment(source, each) or "" for each in node.decorator_list]
+    if any("fixture" in mark for mark in marks):
         return f"{line}\nA fixture for pytest.\n\n{_description(node, name)}"
-    return line + _class(source, node)
+    return f"{line}{_signature(source, node)}\n{_description(node, name)}"
 
 
 def _class(source: str, node: ast.ClassDef) -> str:
     """A class: how it is made, what it is, and its methods."""
-    fields = _fields(source, node)
+    bases = [ast.get_source_segment(source, base) or "" for base in node.bases]
+    fields = _fields(source, node) if node.decorator_list or "TypedDict" in bases else []
     methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
     made = next((each for each in methods if each.name == "__init__"), None)
-    bases = [ast.get_source_segment(source, base) or "" for base in node.bases]
     text = ""
     if "Model" in bases:
         # Its fields stand on a page of their own, with what the contract says of each.
@@ -140,14 +143,15 @@ def _class(source: str, node: ast.ClassDef) -> str:
 
 
 def _method(source: str, node: ast.FunctionDef, owner: str) -> str:
+    return f"{_signature(source, node)}\n{_description(node, f'{owner}.{node.name}')}"
+
+
+def _signature(source: str, node: ast.FunctionDef) -> str:
     marks = {ast.get_source_segment(source, each) for each in node.decorator_list}
     returns = ast.get_source_segment(source, node.returns) if node.returns else None
-    arrow = f" -> {returns}" if returns else ""
     if "property" in marks:
-        signature = f"{node.name}: {returns}"
-    else:
-        signature = _call(node.name, _arguments(source, node), arrow)
-    return f"{_block([signature])}\n{_description(node, f'{owner}.{node.name}')}"
+        return _block([f"{node.name}: {returns}"])
+    return _block([_call(node.name, _arguments(source, node), f" -> {returns}" if returns else "")])
 
 
 def _call(name: str, arguments: list[str], arrow: str = "") -> str:

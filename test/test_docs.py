@@ -44,7 +44,7 @@ IN_CI = {
 # Need the package index or the Git host; .ci/run installs the built wheel and sdist instead.
 FROM_THE_NETWORK = {
     "git clone https://github.com/CutMeShort/cms-python-client.git && cd cms-python-client",
-    "pip install cms-python-client",
+    'pip install "cms-python-client>=2"',
     "pip install git+https://github.com/CutMeShort/cms-python-client.git",
 }
 

@@ -76,7 +76,7 @@ def test_the_examples_of_the_docs_pass(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(conftest)
     for number, code in enumerate(tests):
         (tmp_path / f"test_{number}.py").write_text(code)
-    assert "5 passed" in run(tmp_path)
+    assert "7 passed" in run(tmp_path)
 
 
 def test_pytest_is_for_those_who_ask() -> None:

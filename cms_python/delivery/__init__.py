@@ -33,7 +33,8 @@ class Delivery(ABC):
         ...         print(event.kind, event.payload.event_name)
         ...         return success("Printed")
 
-    ``timeout`` are the seconds that one delivery takes at most: what an outbox gives it.
+    ``timeout``, an attribute of the class (30.0), is how many seconds one delivery takes at most;
+    an outbox that sends through it relies on that.
     """
 
     timeout: float = 30.0
