@@ -14,7 +14,10 @@ T = TypeVar("T", bound=Model)
 
 
 class ApiClient:
-    """Turns models into requests and answers into models. One serves many threads."""
+    """Turns models into requests and answers into models. One serves many threads.
+
+    ``configuration`` says where requests go, and how; by default a ``Configuration()``.
+    """
 
     def __init__(self, configuration: Optional[Configuration] = None) -> None:
         self.configuration = configuration or Configuration()
@@ -37,7 +40,12 @@ class ApiClient:
         timeout: float,
         response_type: type[T],
     ) -> ApiResponse[T]:
-        """Sends one request and reads its answer. Raises ApiException for any but a good one."""
+        """Sends one request and reads its answer. Raises ApiException for any but a good one.
+
+        ``method`` is POST or the like, ``path`` what follows the host, ``body`` a payload. Of the
+        ``headers`` those that are None are left out. ``timeout`` is in seconds, for all of the
+        request. ``response_type`` is the model of the answer.
+        """
         given = {name: value for name, value in headers.items() if value is not None}
         answer = self.rest_client.request(
             method,

@@ -13,7 +13,8 @@ T = TypeVar("T", bound=Model)
 class ApiResponse(Generic[T]):
     """A 2xx answer whose body is a JSON object, or empty.
 
-    ``content`` is the body as the server wrote it, ``raw_data`` its bytes, ``data`` its model.
+    ``status_code`` is the HTTP status; ``headers`` have lower-case names. ``content`` is the body
+    as the server wrote it, ``raw_data`` its bytes, ``data`` its model, a ``response_type``.
     """
 
     status_code: int

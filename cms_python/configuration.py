@@ -16,7 +16,8 @@ class Configuration:
     ``host`` is an absolute URL, by default the first of ``SERVERS``. ``access_token`` travels as
     ``Authorization: Bearer``. ``proxy`` is a URL and may hold credentials. ``ssl_ca_cert`` names a
     PEM file to trust in place of the system's; ``cert_file`` and ``key_file`` name a client
-    certificate. At most ``connection_pool_maxsize`` idle connections are kept.
+    certificate. At most ``connection_pool_maxsize`` idle connections are kept. ``user_agent`` goes
+    out as the header of that name.
     """
 
     host: Optional[str] = None

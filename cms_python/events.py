@@ -61,7 +61,8 @@ class InvalidEvent(ValueError):
 class Event:
     """One lead or sale, ready to be delivered.
 
-    ``payload`` is the generated model of its body. ``idempotency_key`` is the same on each attempt
+    ``kind`` is ``"lead"`` or ``"sale"``. ``payload`` is the generated model of its body.
+    ``idempotency_key`` is the same on each attempt
     to deliver it. ``created_at`` is when the call was made.
 
     Example:
@@ -80,7 +81,8 @@ class Event:
     ) -> Event:
         """Checks the fields, named as the arguments of ``track_lead`` or ``track_sale``.
 
-        None counts as left out. Raises InvalidEvent with all that is wrong.
+        ``kind`` says of which of the two. A field that is None counts as left out, and so does
+        ``idempotency_key``: a new one is made. Raises InvalidEvent with all that is wrong.
         """
         given: dict[str, Any] = {}
         problems: dict[str, str] = {}
@@ -111,6 +113,7 @@ class Event:
     def restored(cls, kind: str, body: str, key: str, created_at: float) -> Event:
         """The event whose body, the payload's JSON, was kept; ``created_at`` is in epoch seconds.
 
+        ``kind`` and ``key`` are its kind and its idempotency key.
         Raises ValueError where the body does not fit the contract.
         """
         for known, model in PAYLOADS.items():

@@ -29,9 +29,9 @@ class OpenApiException(Exception):
 class ApiException(OpenApiException):
     """A request without a good answer.
 
-    ``status`` is 0 where none came. ``headers`` have lower-case names. ``body`` is what the server
-    sent, ``data`` the same as JSON, or None. Neither is shown, nor pickled: they may repeat a
-    customer.
+    ``status`` is 0 where none came, ``reason`` what stands beside it, or a sentence. ``headers``
+    have lower-case names. ``body`` is what the server sent, ``data`` the same as JSON, or None.
+    Neither is shown, nor pickled: they may repeat a customer.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class InvalidResponseException(ApiException):
 
 
 class TransportException(ApiException):
-    """No whole answer came."""
+    """No whole answer came. ``sent`` tells whether the server may have the request."""
 
     def __init__(self, reason: str = "", sent: bool = True) -> None:
         super().__init__(0, reason)
@@ -127,5 +127,5 @@ _BY_STATUS: dict[int, type[ApiException]] = {
 
 
 def exception_type(status: int) -> type[ApiException]:
-    """The class for an HTTP status that is not 2xx."""
+    """The class of the exception for an HTTP ``status`` that is not 2xx."""
     return _BY_STATUS.get(status, ServiceException if status >= 500 else ApiException)

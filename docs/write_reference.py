@@ -23,10 +23,11 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
     "Deliveries": {
         "cms_python.delivery.outbox": ["Outbox"],
         "cms_python.delivery.storage": ["OutboxStats", "DeadEvent", "OutboxError"],
-        "cms_python.delivery.celery": ["CeleryDelivery", "configure_worker"],
+        "cms_python.delivery.celery": ["CeleryDelivery", "configure_worker", "TASK"],
         "cms_python.delivery.jobs": ["deliver", "Outcome"],
-        "cms_python.delivery": ["Delivery"],
-        "cms_python.events": ["Event", "InvalidEvent"],
+        "cms_python.delivery": ["Delivery", "OnResult"],
+        "cms_python.delivery.direct": ["Direct"],
+        "cms_python.events": ["Event", "EventKind", "InvalidEvent"],
     },
     "The generated layer": {
         "cms_python.configuration": ["Configuration"],
@@ -56,6 +57,7 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
             "ConnectionException",
             "TimeoutException",
             "TlsException",
+            "exception_type",
         ],
     },
     "For development and tests": {
@@ -67,6 +69,9 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
 # Names that are values, and so have no docstring.
 VALUES = {
     "TrackResult": "What a call returns: a `TrackSuccess` or a `TrackFailure`.",
+    "OnResult": "What `on_result` may be: a function of an `Event` and its `TrackResult`.",
+    "EventKind": 'The kinds of events, for annotations: `Literal["lead", "sale"]`.',
+    "TASK": "The name of the task, `cms_python.deliver`, for `task_routes` and the like.",
     "__version__": "The version of the package.",
 }
 # A public name is imported from the shortest of these that has it.
@@ -101,7 +106,8 @@ def page() -> str:
 
 
 def _entry(module: str, name: str) -> str:
-    home = next(each for each in (*SHORT, module) if hasattr(importlib.import_module(each), name))
+    offers = (each for each in SHORT if name in importlib.import_module(each).__all__)
+    home = next(offers, module)
     line = f"### {name}\n\n`from {home} import {name}`\n"
     if name in VALUES:
         return f"{line}\n{VALUES[name]}\n"

@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 import yaml
 from needed import needs
+from public_api import public_modules, public_names
 from test_docs import ROOT
 
 import cms_python
@@ -116,35 +117,57 @@ def test_the_reference_is_what_the_code_says() -> None:
 
 def test_every_public_name_has_an_entry_in_the_reference() -> None:
     """A name that is added gets a place among SECTIONS of docs/write_reference.py."""
-    public = {
-        name
-        for module in ("", ".delivery", ".delivery.outbox", ".sandbox", ".testing")
-        for name in importlib.import_module(f"cms_python{module}").__all__
-    }
+    public = {name for module in public_modules() for name in public_names(module)}
     headings = HEADING.findall(prose(DOCS / "reference.md"))
     assert set() == public - set(headings)
 
 
-PUBLIC = [
-    pytest.param(owner, name, id=f"{owner.__name__}.{name}")
-    for owner in (CMSClient, Outbox)
-    for name, _ in inspect.getmembers(owner, inspect.isfunction)
-    if name == "__init__" or not name.startswith("_")
-]
+def public_callables() -> Iterator[tuple[Callable[..., object], Optional[type]]]:
+    """What a user may call, but for fixtures, each with the class that it is of, if any."""
+    for module in public_modules():
+        for name in set(public_names(module)) - {"cms_client", "cms_sandbox"}:
+            value = getattr(importlib.import_module(module), name)
+            if inspect.isfunction(value):
+                yield value, None
+            elif inspect.isclass(value):
+                yield from ((each, value) for each in methods(value))
 
 
-@pytest.mark.parametrize(("owner", "name"), PUBLIC)
-def test_every_argument_of_a_public_method_is_explained(owner: type, name: str) -> None:
-    """In its docstring, from which the reference is written."""
-    # What a method of Delivery means is told there.
-    methods = [vars(each)[name] for each in owner.__mro__ if name in vars(each)]
-    told = [owner] if name == "__init__" else methods
-    text = " ".join(each.__doc__ or "" for each in told)
-    assert text.strip()
-    arguments = inspect.signature(getattr(owner, name)).parameters
-    assert [] == [
-        each for each in arguments if each != "self" and not re.search(rf"\b{each}\b", text)
+def methods(owner: type) -> list[Callable[..., object]]:
+    """Its public methods and its constructor, those that it inherits from the package as well."""
+    return [
+        each
+        for name, each in inspect.getmembers(owner)
+        if (name == "__init__" or not name.startswith("_"))
+        and (inspect.isfunction(each) or inspect.ismethod(each))
+        and each.__module__.startswith("cms_python")
     ]
+
+
+def told_of(function: Callable[..., object], owner: Optional[type]) -> str:
+    """The docstrings of a function, and of a method's classes; of some a page says more."""
+    classes = inspect.getmro(owner) if owner else ()
+    inherited = [vars(each).get(function.__name__) for each in classes]
+    texts = [each.__doc__ or "" for each in (function, *inherited, *classes) if each]
+    if owner and (page := DOCS / f"{owner.__name__}.md").exists():
+        texts.append(page.read_text(encoding="utf-8"))
+    return " ".join(texts)
+
+
+def test_every_argument_of_a_public_callable_is_explained() -> None:
+    """In a docstring, from which the reference is written, or on the page of its class."""
+    callables = list(public_callables())
+    assert len(callables) > 50
+    unexplained = {
+        f"{function.__module__}.{function.__qualname__}: {argument}"
+        for function, owner in callables
+        for argument in inspect.signature(function).parameters
+        if argument != "self" and not re.search(rf"\b{argument}\b", told_of(function, owner))
+    }
+    assert set() == unexplained
+
+
+CALLS: list[Callable[..., object]] = [CMSClient, CMSClient.track_lead, CMSClient.track_sale, Outbox]
 
 
 def test_every_argument_of_the_client_stands_on_a_page_that_somebody_wrote() -> None:
@@ -152,12 +175,7 @@ def test_every_argument_of_the_client_stands_on_a_page_that_somebody_wrote() -> 
     pages = [page for page in DOCS.glob("*.md") if page.name not in GENERATED]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     code = "\n".join([*CODE.findall(text), *(code for _, code in SPAN.findall(CODE.sub("", text)))])
-    names = {
-        argument
-        for owner, name in (each.values for each in PUBLIC)
-        if isinstance(owner, type) and name in ("__init__", "track_lead", "track_sale")
-        for argument in inspect.signature(getattr(owner, str(name))).parameters
-    }
+    names = {argument for each in CALLS for argument in inspect.signature(each).parameters}
     methods = {"track_lead", "track_sale", "with_options", "flush", "close", "stats", "dead"}
     wanted = names - {"self"} | methods | {"retry_dead", "purge_dead"}
     assert [] == sorted(each for each in wanted if not re.search(rf"\b{each}\b", code))

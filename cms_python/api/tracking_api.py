@@ -18,6 +18,8 @@ PAYLOADS: dict[EventKind, type[Payload]] = {"lead": LeadPayload, "sale": SalePay
 class TrackingApi:
     """The API, one method an endpoint. One call is one request, never retried.
 
+    ``api_client`` makes the requests; by default an ``ApiClient()``.
+
     Every failure is an ``ApiException``; ``docs/TrackingApi.md`` lists them by status.
     """
 

@@ -13,7 +13,7 @@ from cms_python.results import TrackResult
 if TYPE_CHECKING:
     from cms_python.delivery.direct import Direct
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "OnResult"]
 
 # A hundred years.
 LONGEST_SECONDS = 100 * 365 * 24 * 60 * 60

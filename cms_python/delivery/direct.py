@@ -27,10 +27,10 @@ _log = logging.getLogger("cms_python")
 
 
 class Direct(Delivery):
-    """Sends each event at once and waits for the answer.
+    """Sends each event at once and waits for the answer. A client without a delivery has one.
 
-    ``timeout`` bounds a delivery in seconds, all attempts and the waits between them together.
-    After the first attempt at most ``max_retries`` more are made.
+    ``api`` makes the requests. ``timeout`` bounds a delivery in seconds, all attempts and the waits
+    between them together. After the first attempt at most ``max_retries`` more are made.
     """
 
     def __init__(self, api: TrackingApi, *, timeout: float, max_retries: int) -> None:

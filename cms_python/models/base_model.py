@@ -28,10 +28,10 @@ class Model(BaseModel):
 
     @classmethod
     def from_dict(cls, obj: dict[str, Any]) -> Self:
-        """The model of a dict, with names of the wire or of Python."""
+        """The model of ``obj``, a dict with names of the wire or of Python."""
         return cls.model_validate_json(to_json(obj))
 
     @classmethod
     def from_json(cls, json_str: str) -> Self:
-        """The model of a JSON text."""
+        """The model of ``json_str``, a JSON text."""
         return cls.model_validate_json(json_str)

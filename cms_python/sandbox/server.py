@@ -109,30 +109,52 @@ class Sandbox:
 
         Args:
             status: The status.
-            times: How many requests; None for all of them. So it is below.
+            times: How many requests; None for all of them.
             retry_after: The ``Retry-After`` header to send along: seconds, or any text.
         """
         wait = None if retry_after is None else str(retry_after)
         self._faults.add(Fault("status", status=status, times=times, retry_after=wait))
 
     def fail_randomly(self, probability: float, status: int = 503) -> None:
-        """Answer this share of the requests, 0 to 1, with this status, until cleared."""
+        """Answer a share of the requests with this status until cleared.
+
+        Args:
+            probability: The share, 0 to 1.
+            status: The status, 400 to 599.
+        """
         self._faults.add(Fault("status", status=status, probability=probability))
 
     def delay_next(self, seconds: float, times: int | None = 1) -> None:
-        """Carry out the next requests at once, but withhold each answer so long."""
+        """Carry out the next requests at once, but withhold each answer.
+
+        Args:
+            seconds: How long.
+            times: How many requests; None for all of them.
+        """
         self._faults.add(Fault("delay", seconds=seconds, times=times))
 
     def lose_next_answer(self, times: int | None = 1) -> None:
-        """Carry out the next requests, then close the connection instead of answering."""
+        """Carry out the next requests, then close the connection instead of answering.
+
+        Args:
+            times: How many requests; None for all of them.
+        """
         self._faults.add(Fault("drop_after", times=times))
 
     def drop_next(self, times: int | None = 1) -> None:
-        """Close the connections of the next requests, which are not carried out."""
+        """Close the connections of the next requests, which are not carried out.
+
+        Args:
+            times: How many requests; None for all of them.
+        """
         self._faults.add(Fault("drop_before", times=times))
 
     def silence_next(self, times: int | None = 1) -> None:
-        """Leave the next requests, which are not carried out, without an answer for good."""
+        """Leave the next requests, which are not carried out, without an answer for good.
+
+        Args:
+            times: How many requests; None for all of them.
+        """
         self._faults.add(Fault("silence", times=times))
 
     def clear_faults(self) -> None:

@@ -22,11 +22,13 @@ MINUTES = timedelta(minutes=30)
 class RecordedEvent:
     """A lead or a sale that counted, as found in ``Sandbox.events``.
 
-    ``id`` rises in the order of arrival. ``payload`` is the body as it was on the wire.
+    ``id`` rises in the order of arrival. ``kind`` is ``"lead"`` or ``"sale"``. ``payload`` is the
+    body as it was on the wire, ``event_name`` and ``customer_external_id`` are from there.
     ``click_id`` is the click that gets the credit, and ``deferred`` tells that it is one which an
     earlier deferred lead stored. ``duplicate`` is never true in ``Sandbox.events``: a repeated
     lead is answered, not stored. ``received_at`` carries a zone (UTC), and ``request_id`` is the
-    one of the answer. ``invoice_id``, ``amount`` and ``currency`` are None for a lead.
+    one of the answer, ``idempotency_key`` that of the request. ``invoice_id``, ``amount`` and
+    ``currency`` are None for a lead.
     """
 
     id: int
