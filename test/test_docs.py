@@ -30,7 +30,6 @@ SHOWN = re.compile(r"^```bash\n(.*?)^```\n(?:\n```\n(.*?)^```$)?", re.MULTILINE 
 FILE = re.compile(r"^# (\S+\.py)\n", re.MULTILINE)
 # Another form of a block, such as an indented one, would be found by no test.
 FENCE = re.compile(r"^\s*(?:`{3}|~{3})", re.MULTILINE)
-LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 # Shown elsewhere: by .ci/run, which makes the environments that these lines speak of.
 IN_CI = {
@@ -129,13 +128,6 @@ def test_no_block_of_a_page_is_of_a_language_that_nothing_runs(page: Path) -> No
     assert {name for name, _ in found} <= {"", "bash", "json", "python"}
     assert 2 * len(found) == len(FENCE.findall(text))
     assert [] == [code for name, code in found if not name and is_python(code)]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
-    """To a file that is there."""
-    links = LINK.findall(page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_the_examples_in_docstrings_run(

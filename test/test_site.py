@@ -24,7 +24,7 @@ import cms_python
 from cms_python import CMSClient, Outbox, TrackFailure, TrackSuccess, results
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/*/*.md")])
 GENERATED = {"reference.md"}
 HOME = "https://github.com/CutMeShort/cms-python-client/blob/main/"
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -82,7 +82,7 @@ def test_every_page_can_be_reached_from_the_navigation() -> None:
     assert sorted(page.name for page in DOCS.glob("*.md")) == sorted(pages_of(settings["nav"]))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_a_link_leads_to_a_place_that_is_there(page: Path) -> None:
     """On a code host and on the site, down to the heading."""
     lost = []
@@ -99,7 +99,7 @@ def test_a_link_leads_to_a_place_that_is_there(page: Path) -> None:
     assert [] == lost
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_a_page_has_one_title(page: Path) -> None:
     """It is its name in the site's list and in a browser's tab."""
     assert 1 == len(re.findall(r"^# ", prose(page), re.MULTILINE))
