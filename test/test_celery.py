@@ -434,14 +434,3 @@ def test_a_worker_cannot_be_configured_wrongly(arguments: dict[str, Any], messag
     """It would show at the first event that is given up, too late."""
     with pytest.raises(ValueError, match=message):
         configure_worker(Celery("shop", set_as_current=False), **arguments)
-
-
-def test_the_example_runs_by_one_command() -> None:
-    """Redis, a worker and a shop; all that it tracks arrives in the sandbox."""
-    skip_without(Redis)
-    ran = subprocess.run(
-        [sys.executable, "examples/celery_app/run.py"], cwd=CHILD.parent.parent,
-        env=environment(), capture_output=True, text=True, check=False, timeout=90,
-    )  # fmt: skip
-    assert 0 == ran.returncode, ran.stderr
-    assert "8 of 8 events arrived" in ran.stdout

@@ -9,12 +9,17 @@ import json
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 import typing
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from brokers import free_port
 from command import environment
 
 import cms_python
@@ -23,13 +28,18 @@ from cms_python.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+EXAMPLES = sorted(ROOT.glob("examples/*/*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Commands, and the block right behind them that shows what they print.
 SHOWN = re.compile(r"^```bash\n(.*?)^```\n(?:\n```\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 # A block of files, each after a line with its name, is not typed in; test_recipes.py runs it.
 FILE = re.compile(r"^# (\S+\.py)\n", re.MULTILINE)
-# Another form of a block, such as an indented one, would be found by no test.
+# Other forms of a block would be found by no test: another fence, or mere indentation, which below
+# an item of a list is none.
 FENCE = re.compile(r"^\s*(?:`{3}|~{3})", re.MULTILINE)
+INDENTED = re.compile(r"^(?!\s|[-*+] |\d+\. ).+\n(?:\s*\n)+((?: {4}|\t).+)", re.MULTILINE)
+COMMAND = re.compile(r"^(?:\w+=\S+ )?(?:celery|cms-python|curl|export|git|make|pip|python) ", re.M)
+SERVER = re.compile(r"^(python -m cms_python\.sandbox .*?)(?: &)?\n$")
 
 # Shown elsewhere: by .ci/run, which makes the environments that these lines speak of.
 IN_CI = {
@@ -45,7 +55,12 @@ FROM_THE_NETWORK = {
     "git clone https://github.com/CutMeShort/cms-python-client.git && cd cms-python-client",
     'pip install "cms-python-client>=2"',
     "pip install git+https://github.com/CutMeShort/cms-python-client.git",
+    'pip install "cms-python-client[sandbox]>=2"',
+    'pip install "cms-python-client[sandbox]" pytest',
+    'pip install "cms-python-client[celery]"',
 }
+# Needs files and a broker; test_recipes.py runs it, as it stands on the page.
+IN_RECIPES = {"CMS_BEARER_TOKEN=... celery --app shop.app worker --concurrency 8"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -88,21 +103,66 @@ def test_the_json_of_a_page_is_a_result(page: Path) -> None:
         assert list(shown) == list(expected.__annotations__)
 
 
+class Shell:
+    """A reader's terminals, in one folder; ends the servers that were started there."""
+
+    def __init__(self, folder: Path, sandbox: Sandbox) -> None:
+        self.folder = folder
+        self.exports = ""
+        self.port = str(urlsplit(sandbox.url).port)
+        self.env = environment({"CMS_HOST": sandbox.url, "CMS_BEARER_TOKEN": "a-token"})
+        self.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), self.env["PATH"]])
+        self.servers = ExitStack()
+
+    def type(self, commands: str) -> str:
+        """Runs a block of commands in which nothing may fail; returns what it prints."""
+        lines = commands.splitlines(keepends=True)
+        lines = [line for line in lines if line.strip() not in FROM_THE_NETWORK | IN_RECIPES]
+        if server := SERVER.match("".join(lines)):
+            return self.servers.enter_context(self.serving(server.group(1)))
+        self.exports += "".join(line for line in lines if line.startswith("export "))
+        # What an earlier block exported is still there.
+        typed = self.exports + "".join(line for line in lines if not line.startswith("export "))
+        return subprocess.run(
+            ["bash", "-ec", typed.replace("4010", self.port)], env=self.env, cwd=self.folder,
+            text=True, timeout=60, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ).stdout  # fmt: skip
+
+    @contextmanager
+    def serving(self, command: str) -> Iterator[str]:
+        """Runs a server at a free port; yields its first line, and ends it with the block."""
+        self.port = str(free_port())
+        with subprocess.Popen(
+            shlex.split(command.replace("4010", self.port)), env=self.env, cwd=self.folder,
+            text=True, stdout=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            try:
+                yield process.stdout.readline()
+                process.terminate()
+                assert 0 == process.wait(timeout=30)
+            finally:
+                process.kill()
+
+
+@pytest.fixture
+def shell(tmp_path: Path, sandbox: Sandbox) -> Iterator[Shell]:
+    made = Shell(tmp_path, sandbox)
+    with made.servers:
+        yield made
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page.parent != ROOT], ids=lambda page: page.name
 )
-def test_the_commands_of_a_page_do_what_it_says(
-    page: Path, sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_the_commands_of_a_page_do_what_it_says(page: Path, shell: Shell) -> None:
     """One block after the other, in one folder; what is shown behind a block is what it prints."""
-    env = environment({"CMS_HOST": sandbox.url, "CMS_BEARER_TOKEN": "a-token"})
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
     for commands, shown in SHOWN.findall(page.read_text(encoding="utf-8")):
-        ran = subprocess.run(
-            ["bash", "-ec", commands], env=env, cwd=tmp_path, text=True, timeout=60, check=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert shown in {"", ran.stdout}
+        printed = shell.type(commands)
+        assert shown in {"", printed}
+        assert "'success': False" not in printed
+        if SERVER.match(commands):
+            assert f"http://127.0.0.1:{shell.port}\n" == printed
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
@@ -120,14 +180,18 @@ def test_the_commands_of_a_page_are_run_somewhere(name: str) -> None:
             subprocess.run(["bash", "-c", line], check=True, timeout=60, cwd=ROOT)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_block_of_a_page_is_of_a_language_that_nothing_runs(page: Path) -> None:
+@pytest.mark.parametrize(
+    "page", [*PAGES, *EXAMPLES], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
+def test_no_block_of_a_page_is_of_a_kind_that_nothing_runs(page: Path) -> None:
     """A new kind of block needs a test of its own."""
     text = page.read_text(encoding="utf-8")
     found = BLOCK.findall(text)
     assert {name for name, _ in found} <= {"", "bash", "json", "python"}
     assert 2 * len(found) == len(FENCE.findall(text))
-    assert [] == [code for name, code in found if not name and is_python(code)]
+    assert [] == INDENTED.findall(BLOCK.sub("", text))
+    plain = [code for name, code in found if not name]
+    assert [] == [code for code in plain if is_python(code) or COMMAND.search(code)]
 
 
 def test_the_examples_in_docstrings_run(

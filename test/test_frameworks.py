@@ -24,6 +24,7 @@ from typing import IO, NamedTuple, Optional, Union
 from urllib.parse import urlencode
 
 import pytest
+from brokers import Redis, skip_without
 from command import environment
 from needed import IS_CI, needs
 from test_docs import ROOT
@@ -345,3 +346,16 @@ def test_an_event_loop_serves_others_while_an_event_waits_for_the_file(app: App)
             assert not waits.done()
             other.execute("ROLLBACK")
     assert ["id_1", "id_2"] == [each.click_id for each in app.settled()]
+
+
+@needs("celery")
+def test_the_shop_with_celery_runs_by_one_command() -> None:
+    """Redis, a worker and a shop; all that it tracks arrives in the sandbox."""
+    skip_without(Redis)
+    (command,) = BLOCK.findall((ROOT / "examples/celery_app/README.md").read_text("utf-8"))
+    ran = subprocess.run(
+        [sys.executable, *shlex.split(command)[1:]], cwd=ROOT, env=environment(),
+        capture_output=True, text=True, check=False, timeout=90,
+    )  # fmt: skip
+    assert 0 == ran.returncode, ran.stderr
+    assert "8 of 8 events arrived" in ran.stdout
