@@ -18,6 +18,7 @@ import cms_python
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ROOT / "test" / "downstream"
+RIGHT = ["shop.py", "worker.py"]
 # Where the tests run beside an installed package, the checkers have to find that one.
 SOURCE = str(ROOT) if Path(cms_python.__file__).is_relative_to(ROOT) else ""
 EXPECTED = re.compile(r"^ *reveal_type\(.*\)  # (.+)$")
@@ -91,24 +92,24 @@ def words(text: str | None) -> list[str]:
     return sorted(set(re.findall(r"\w+", plain)) - {"Union"})
 
 
-def test_a_program_sees_the_types_that_it_expects(findings: list[Finding]) -> None:
+@pytest.mark.parametrize("program", RIGHT)
+def test_a_program_sees_the_types_that_it_expects(program: str, findings: list[Finding]) -> None:
     """Results narrow on `success` and on `error`, and nothing is vaguer than it has to be."""
     expected = [
         (number, words(found.group(1)))
-        for number, line in lines("shop.py")
+        for number, line in lines(program)
         if (found := EXPECTED.match(line))
     ]
     revealed = [
-        (each.line, words(each.type))
-        for each in findings
-        if each.program == "shop.py" and each.type
+        (each.line, words(each.type)) for each in findings if each.program == program and each.type
     ]
     assert expected == sorted(revealed)
 
 
-def test_a_program_passes_strict_checks(findings: list[Finding]) -> None:
+@pytest.mark.parametrize("program", RIGHT)
+def test_a_program_passes_strict_checks(program: str, findings: list[Finding]) -> None:
     """Without an ignore, with a delivery of its own, with models by their Python names."""
-    assert [] == [each for each in findings if each.program == "shop.py" and not each.type]
+    assert [] == [each for each in findings if each.program == program and not each.type]
 
 
 def test_a_type_checker_finds_a_users_mistakes(findings: list[Finding]) -> None:
@@ -117,8 +118,14 @@ def test_a_type_checker_finds_a_users_mistakes(findings: list[Finding]) -> None:
     assert marked == sorted({each.line for each in findings if each.program == "mistakes.py"})
 
 
-def test_the_program_also_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("program", "printed"),
+    [
+        ("shop.py", ["None Recorded False", "'customer_external_id': 'is required'"]),
+        pytest.param("worker.py", ["Delivered 4999"], marks=needs("celery")),
+    ],
+)
+def test_the_program_also_runs(program: str, printed: list[str], tmp_path: Path) -> None:
     """What the checkers were shown is no make-believe."""
-    printed = run(str(PROGRAMS / "shop.py"), cwd=tmp_path)
-    assert "None Recorded False" in printed
-    assert "'customer_external_id': 'is required'" in printed
+    found = run(str(PROGRAMS / program), cwd=tmp_path)
+    assert [] == [each for each in printed if each not in found]
