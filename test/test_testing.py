@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from fault_server import nobody_listens
 
 ROOT = Path(__file__).parent.parent
 CONFTEST = "from cms_python.testing import cms_client, cms_sandbox\n"
@@ -49,6 +50,16 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(PROJECT)
     return tmp_path
+
+
+def test_a_proxy_of_the_environment_does_not_come_between(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the client nor the sandbox leaves the machine."""
+    with nobody_listens() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        assert "4 passed" in run(project)
 
 
 def test_one_server_serves_every_test_and_each_finds_it_empty(project: Path) -> None:
