@@ -124,9 +124,9 @@ class Settlement(NamedTuple):
 class DeadEvent:
     """An event that was given up.
 
-    ``event_id`` is its number in the file. ``event`` is None if its text there cannot be read any
-    more. ``attempts`` is how many requests were made; ``status_code`` and ``error`` are those of
-    the last, the status 0 where no answer came.
+    ``event_id`` is what the call returned when the event was queued. ``event`` is None if its text
+    in the file cannot be read any more. ``attempts`` counts those since it was queued, or queued
+    again. ``status_code`` and ``error`` are those of the last attempt; 0 where no answer came.
     """
 
     event_id: int
