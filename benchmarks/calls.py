@@ -17,7 +17,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -69,7 +69,8 @@ class Bench(NamedTuple):
 
     def child(self, measure: str, case: str, url: str, *numbers: int) -> dict[str, float]:
         line = [self.pythons[case], MEASURES, measure, case, url, *map(str, numbers)]
-        return json.loads(output(line))
+        found: dict[str, float] = json.loads(output(line))
+        return found
 
 
 # Environments
@@ -164,7 +165,8 @@ def turn(process: subprocess.Popen[str], count: int) -> dict[str, float]:
     assert process.stdin is not None
     process.stdin.write(f"{count}\n")
     process.stdin.flush()
-    return json.loads(heard(process))
+    found: dict[str, float] = json.loads(heard(process))
+    return found
 
 
 def heard(process: subprocess.Popen[str]) -> str:
@@ -232,8 +234,9 @@ def long_rounds(bench: Bench) -> int:
     return max(2, bench.rounds // LONG)
 
 
-def shuffled(names: object) -> list[str]:
-    return random.sample(list(names), len(list(names)))
+def shuffled(names: Iterable[str]) -> list[str]:
+    known = list(names)
+    return random.sample(known, len(known))
 
 
 SECTIONS = {"calls": calls, "start": start, "memory": memory, "threads": threads, "queue": queue}
@@ -275,7 +278,7 @@ def peers() -> dict[str, str]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=15, help="threads, memory, queue: a third")
     parser.add_argument("--calls", type=int, default=1000, help="of each case in a round")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))

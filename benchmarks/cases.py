@@ -9,6 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     Call = Callable[[int], object]
 
@@ -28,7 +29,7 @@ def body(number: int) -> dict[str, object]:
     }
 
 
-def ours(url: str, amount: float = 4999, succeeds: bool = True) -> Call:
+def ours(url: str, amount: Any = 4999, succeeds: bool = True) -> Call:
     from cms_python import CMSClient
 
     client = CMSClient("a-token", url)
@@ -57,7 +58,8 @@ def published(url: str) -> Call:
     client = CMSClient(token="a-token", host=url)
 
     def call(number: int) -> None:
-        result = client.track_sale(
+        # Its dicts have other keys than those of this package, which is read in its place.
+        result: Any = client.track_sale(
             f"click_{number}", "purchase_completed", f"user_{number}", f"inv_{number}", 4999, "USD"
         )
         assert result["status"] is True, result
@@ -96,8 +98,8 @@ def http_client(url: str) -> Call:
 
 
 def requests(url: str) -> Call:
-    from requests import Session
-    from requests.adapters import HTTPAdapter
+    from requests import Session  # pyright: ignore[reportMissingModuleSource], not installed here
+    from requests.adapters import HTTPAdapter  # pyright: ignore[reportMissingModuleSource], not installed here
 
     session = Session()
     session.headers["Authorization"] = HEADERS["Authorization"]
@@ -112,7 +114,7 @@ def requests(url: str) -> Call:
 
 
 def httpx(url: str) -> Call:
-    from httpx import Client, Limits
+    from httpx import Client, Limits  # pyright: ignore[reportMissingImports], not installed here
 
     limits = Limits(max_keepalive_connections=MOST_THREADS)
     client = Client(headers={"Authorization": HEADERS["Authorization"]}, limits=limits)
@@ -125,7 +127,7 @@ def httpx(url: str) -> Call:
 
 
 def dub(url: str) -> Call:
-    from dub import Dub
+    from dub import Dub  # pyright: ignore[reportMissingImports], not installed here
 
     client = Dub(token="a-token", server_url=url)
 

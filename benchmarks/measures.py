@@ -12,6 +12,7 @@ from cases import CASES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from cases import Call, Case
@@ -133,7 +134,12 @@ def prepared(case: Case, url: str) -> Call:
     return case.prepare(url)
 
 
-MEASURES = {"start": start, "calls": calls, "memory": memory, "threads": threads}
+MEASURES: dict[str, Callable[..., dict[str, float]]] = {
+    "start": start,
+    "calls": calls,
+    "memory": memory,
+    "threads": threads,
+}
 
 
 def main() -> None:

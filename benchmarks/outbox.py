@@ -109,7 +109,7 @@ def properties(number: int) -> dict[str, object]:
 
 
 def posthog(url: str, folder: Path) -> Call:  # noqa: ARG001, it keeps its queue in memory
-    from posthog import Posthog
+    from posthog import Posthog  # pyright: ignore[reportMissingImports], not installed here
 
     client = Posthog("a-key", host=url)
 
@@ -122,7 +122,7 @@ def posthog(url: str, folder: Path) -> Call:  # noqa: ARG001, it keeps its queue
 
 
 def segment(url: str, folder: Path) -> Call:  # noqa: ARG001, it keeps its queue in memory
-    from segment.analytics.client import Client
+    from segment.analytics.client import Client  # pyright: ignore[reportMissingImports], not installed here
 
     client = Client("a-key", host=url)
 
@@ -218,7 +218,7 @@ def report(costs: list[dict[str, Cost]], versions: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=1000, help=f"a round, at most {MOST_CALLS}")
     parser.add_argument("--disk", type=Path, help="a folder on the disk to measure")

@@ -21,10 +21,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common import CHILD_ENVIRONMENT, MEMORY, machine, running_server, say, spread
 
 from cms_python import CMSClient, Outbox
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 ROUND_TRIPS = (0.02, 0.05, 0.2)
 THREADS = (1, 4, 16, 64)
@@ -76,7 +80,7 @@ def measure_threads(seconds: float, rounds: int, place: Path) -> None:
 # Celery
 
 
-def application(broker: str):
+def application(broker: str) -> Celery:
     from celery import Celery
 
     app = Celery("scaling", broker=broker)
@@ -180,7 +184,7 @@ def measure_celery(seconds: float, rounds: int, place: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="a measurement, about")
     parser.add_argument("--disk", type=Path, help="a folder on the disk to measure")

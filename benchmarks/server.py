@@ -11,6 +11,7 @@ import asyncio
 import re
 import selectors
 import sys
+from functools import partial
 
 LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
 # Every client of the benchmarks takes this for a success: ours, the published one, and Dub's.
@@ -61,9 +62,8 @@ def whole(unread: bytes) -> int:
 async def serve(delays: list[float]) -> None:
     loop = asyncio.get_running_loop()
     for delay in delays:
-        server = await loop.create_server(
-            lambda delay=delay: Answering(delay), "127.0.0.1", 0, backlog=256
-        )
+        answering = partial(Answering, delay)
+        server = await loop.create_server(answering, "127.0.0.1", 0, backlog=256)
         print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await asyncio.Event().wait()
 
