@@ -67,7 +67,7 @@ def measure_threads(seconds: float, rounds: int, place: Path) -> None:
         for round_trip, url in zip(ROUND_TRIPS, urls):
             shown = []
             for threads in THREADS:
-                count = min(int(threads / round_trip * seconds), 3000)
+                count = max(1, min(int(threads / round_trip * seconds), 3000))
                 say(f"{threads} threads, {round_trip * 1000:.0f} ms ...")
                 rates = []
                 for _ in range(rounds):
