@@ -36,7 +36,11 @@ class Spread(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{shown(self.median)} ({shown(self.low)} to {shown(self.high)})"
+        return self.with_digits(0)
+
+    def with_digits(self, further: int) -> str:
+        middle, low, high = (shown(number, further) for number in self)
+        return f"{middle} ({low} to {high})"
 
 
 def spread(numbers: Iterable[float]) -> Spread:
@@ -46,10 +50,10 @@ def spread(numbers: Iterable[float]) -> Spread:
     return Spread(median(known), low, high)
 
 
-def shown(number: float) -> str:
-    if number < 0.1:
-        return f"{number:.3f}"
-    return f"{number:.2f}" if number < 10 else f"{number:,.0f}"
+def shown(number: float, further: int = 0) -> str:
+    """With so many digits as tell something, and some further ones."""
+    digits = 3 if number < 0.1 else 2 if number < 10 else 0
+    return f"{number:,.{digits + further}f}"
 
 
 def say(text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from statistics import median
 from typing import NamedTuple
 
@@ -40,15 +40,6 @@ class Table(NamedTuple):
     note: str
     headings: list[str]
     rows: list[list[str]]
-
-
-class Target(NamedTuple):
-    """A goal, and what was measured of it."""
-
-    name: str
-    goal: str
-    found: Spread
-    met: bool
 
 
 # Of the numbers
@@ -202,67 +193,104 @@ def by_cost(rounds: Rounds, names: Iterable[str], column: Column) -> list[str]:
 
 # The targets
 
-GOALS: list[tuple[str, str, str, str, Column, Callable[[float], bool]]] = [
-    (
+
+class Goal(NamedTuple):
+    """What the median of a case is to be: at most the limit, or at least."""
+
+    name: str
+    bound: str
+    limit: float
+    of_what: str
+    section: str
+    case: str
+    column: Column
+
+    def __str__(self) -> str:
+        limit = f"{self.limit:.2f}" if self.limit < 10 else f"{self.limit:.0f}"
+        return f"{self.bound} {limit} {self.of_what}"
+
+    def is_met(self, median: float) -> bool:
+        return median <= self.limit if self.bound == AT_MOST else median >= self.limit
+
+
+AT_MOST, AT_LEAST = "at most", "at least"
+GOALS = [
+    Goal(
         "a direct call, in CPU, beside bare urllib3",
-        "at most 1.00 times",
+        AT_MOST,
+        1.00,
+        "times",
         "calls",
         OURS,
         Column("", "cpu", BARE),
-        lambda found: found <= 1.00,
     ),
-    (
+    Goal(
         "a refused call, in CPU, beside a sent one",
-        "at most 0.05 times",
+        AT_MOST,
+        0.05,
+        "times",
         "calls",
         REFUSED,
         Column("", "cpu", OURS),
-        lambda found: found <= 0.05,
     ),
-    (
+    Goal(
         "the import, in CPU, beside urllib3 and pydantic",
-        "at most 1.05 times",
+        AT_MOST,
+        1.05,
+        "times",
         "start",
         OURS,
         Column("", "import, cpu", IMPORTS),
-        lambda found: found <= 1.05,
     ),
-    (
+    Goal(
         "the first client of a process, in CPU",
-        "at most 100 microseconds",
+        AT_MOST,
+        100,
+        "microseconds",
         "start",
         OURS,
         Column("", "client, cpu", "", MICROSECONDS),
-        lambda found: found <= 100,
     ),
-    (
+    Goal(
         "32 threads at 50 ms, of 32 / 0.050 calls a second",
-        "at least 0.95 of them",
+        AT_LEAST,
+        0.95,
+        "of them",
         "threads",
         OURS,
         Column("", "32, share"),
-        lambda found: found >= 0.95,
     ),
 ]
 
 
+class Target(NamedTuple):
+    """A goal, and what was measured of it."""
+
+    goal: Goal
+    found: Spread
+
+    def row(self) -> list[str]:
+        """With a further digit where the median would look as if it were the limit."""
+        looks_alike = shown(self.found.median) == shown(self.goal.limit)
+        verdict = "met" if self.goal.is_met(self.found.median) else "not met"
+        measured = self.found.with_digits(1 if looks_alike else 0)
+        return [self.goal.name, str(self.goal), measured, verdict]
+
+
 def targets(results: Results) -> list[Target]:
-    found = []
-    for name, goal, section, case, column, is_met in GOALS:
-        if section in results.sections:
-            result = spread(numbers(results.sections[section], case, column))
-            found.append(Target(name, goal, result, is_met(result.median)))
-    return found
+    return [
+        Target(goal, spread(numbers(results.sections[goal.section], goal.case, goal.column)))
+        for goal in GOALS
+        if goal.section in results.sections
+    ]
 
 
 def target_tables(results: Results) -> list[Table]:
     """One table, or none where nothing was measured that has a target."""
-    rows = [
-        [each.name, each.goal, str(each.found), "met" if each.met else "not met"]
-        for each in targets(results)
-    ]
+    rows = [each.row() for each in targets(results)]
+    note = "Each is judged by its median, before that is rounded."
     headings = ["what", "target", "measured", "the median"]
-    return [Table("Targets", "", headings, rows)] if rows else []
+    return [Table("Targets", note, headings, rows)] if rows else []
 
 
 # On paper
@@ -306,12 +334,15 @@ def as_markdown(results: Results) -> str:
 
 
 def in_readme(results: Results, readme: str) -> str:
-    """The README with the first table of this run between its two marks."""
+    """The README with the first table of this run, and what it ran on, between its two marks."""
     before, _, rest = readme.partition(README_BEGIN)
     _, end, after = rest.partition(README_END)
     if not end:
         raise ValueError("README.md has lost the marks of the table of benchmarks")
-    return f"{before}{README_BEGIN}\n{piped(tables(results)[0])}\n{end}{after}"
+    of_queues = tuple(outbox.PEERS.values())
+    packages = [each for each in results.packages if not each.startswith(of_queues)]
+    ran_on = f"On {results.machine}, with {', '.join(packages)}."
+    return f"{before}{README_BEGIN}\n{piped(tables(results)[0])}\n\n{ran_on}\n{end}{after}"
 
 
 README_BEGIN = "<!-- Written by `python benchmarks/calls.py --write`. -->"
