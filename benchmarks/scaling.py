@@ -36,6 +36,7 @@ PROCESSES = (1, 2, 4)
 CELERY_ROUND_TRIP = 0.05
 # What has been delivered while the workers start is not counted.
 STARTED = 0.1
+LEAST = 10
 
 
 def track(client: CMSClient, count: int) -> None:
@@ -60,17 +61,17 @@ def sent_by_threads(url: str, threads: int, count: int, folder: Path) -> float:
         return count / (time.monotonic() - begin)
 
 
-def measure_threads(seconds: float, rounds: int, place: Path) -> None:
+def measure_threads(options: argparse.Namespace, place: Path) -> None:
     print("\nEvents a second that one process sends, by threads of its outbox")
-    print(f"{'round trip':>12}" + "".join(f"{threads:>10}" for threads in THREADS))
-    with running_server(*ROUND_TRIPS) as urls:
-        for round_trip, url in zip(ROUND_TRIPS, urls):
+    print(f"{'round trip':>12}" + "".join(f"{threads:>10}" for threads in options.threads))
+    with running_server(*options.round_trips) as urls:
+        for round_trip, url in zip(options.round_trips, urls):
             shown = []
-            for threads in THREADS:
-                count = max(1, min(int(threads / round_trip * seconds), 3000))
+            for threads in options.threads:
+                count = max(1, min(int(threads / round_trip * options.seconds), 3000))
                 say(f"{threads} threads, {round_trip * 1000:.0f} ms ...")
                 rates = []
-                for _ in range(rounds):
+                for _ in range(options.rounds):
                     with tempfile.TemporaryDirectory(dir=place) as folder:
                         rates.append(sent_by_threads(url, threads, count, Path(folder)))
                 shown.append(f"{spread(rates).median:>10.0f}")
@@ -161,25 +162,26 @@ def delivered_by_workers(broker: str, port: int, url: str, processes: int, count
             os.killpg(worker.pid, signal.SIGKILL)
 
 
-def measure_celery(seconds: float, rounds: int, place: Path) -> None:
-    rates: dict[int, list[float]] = {processes: [] for processes in PROCESSES}
+def measure_celery(options: argparse.Namespace, place: Path) -> None:
+    rates: dict[int, list[float]] = {processes: [] for processes in options.processes}
     handed = []
     with tempfile.TemporaryDirectory(dir=place) as name, running_server(
         CELERY_ROUND_TRIP
     ) as urls, running_redis(Path(name)) as (broker, port):  # fmt: skip
-        for number in range(rounds):
-            for processes in random.sample(PROCESSES, len(PROCESSES)):
-                say(f"Round {number + 1} of {rounds}: {processes} worker processes ...")
-                count = int(processes / CELERY_ROUND_TRIP * seconds)
+        for number in range(options.rounds):
+            for processes in random.sample(options.processes, len(options.processes)):
+                say(f"Round {number + 1} of {options.rounds}: {processes} worker processes ...")
+                count = max(LEAST, int(processes / CELERY_ROUND_TRIP * options.seconds))
                 handed.append(hand_on(broker, count, Path(name)))
                 rates[processes].append(
                     delivered_by_workers(broker, port, urls[0], processes, count)
                 )
     print(f"\nEvents a second that one process hands to Redis: {spread(handed).median:.0f}")
     print(f"\nDeliveries a second by Celery, at a round trip of {CELERY_ROUND_TRIP * 1000:.0f} ms")
-    print(f"{'processes':>12}{'a second':>12}   times one process")
+    first = options.processes[0]
+    print(f"{'processes':>12}{'a second':>12}   times as many as by {first}")
     for processes, found in rates.items():
-        ratios = [many / one for many, one in zip(found, rates[PROCESSES[0]])]
+        ratios = [many / one for many, one in zip(found, rates[first])]
         print(f"{processes:>12}{spread(found).median:>12.1f}   {spread(ratios)}")
 
 
@@ -187,6 +189,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="a measurement, about")
+    parser.add_argument("--round-trips", type=float, nargs="+", default=ROUND_TRIPS, help="seconds")
+    parser.add_argument("--threads", type=int, nargs="+", default=THREADS, help="of an outbox")
+    parser.add_argument("--processes", type=int, nargs="+", default=PROCESSES, help="of Celery")
     parser.add_argument("--disk", type=Path, help="a folder on the disk to measure")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -199,8 +204,8 @@ def main() -> None:
         parser.error("Redis is missing: apt install redis-server")
     place = options.disk or (MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir()))
     print(f"Python {sys.version.split()[0]}, {machine()}")
-    measure_threads(options.seconds, options.rounds, place)
-    measure_celery(options.seconds, options.rounds, place)
+    measure_threads(options, place)
+    measure_celery(options, place)
 
 
 if __name__ == "__main__":

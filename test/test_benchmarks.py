@@ -15,6 +15,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from brokers import Redis, skip_without
+from needed import needs
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -162,6 +164,29 @@ def test_a_queued_call_is_measured(url: str, tmp_path: Path) -> None:
     """The cases of the outbox's benchmark make a file, fill it, and say what that took."""
     printed = run(str(BENCHMARKS / "outbox.py"), "--case", "written", url, str(tmp_path), "5")
     assert all(seconds > 0 for seconds in json.loads(printed))
+
+
+@needs("click")
+def test_imports_are_compared_with_the_smallest() -> None:
+    """A line for each size of file says how many rows a second it took, and how much memory."""
+    printed = run(str(BENCHMARKS / "importing.py"), "--rows", "5")
+    assert "5 delivered, 0 failed" in printed
+    assert ["5", "1.00"] == [printed.splitlines()[-1].split()[n] for n in (0, -1)]
+
+
+@needs("celery")
+def test_threads_and_workers_are_counted() -> None:
+    """The command says how many events a second an outbox and Celery's workers deliver."""
+    skip_without(Redis)
+    line = ["--rounds", "2", "--seconds", "0.1", "--round-trips", "0.02"]
+    counts = ["--threads", "1", "2", "--processes", "1"]
+    printed = run(str(BENCHMARKS / "scaling.py"), *line, *counts)
+    rates = next(line.split() for line in printed.splitlines() if " 20 ms" in line)
+    assert all(float(rate) > 0 for rate in rates[2:])
+    assert 2 == len(rates[2:])
+    processes, rate, ratio, *_ = printed.splitlines()[-1].split()
+    assert ("1", "1.00") == (processes, ratio)
+    assert float(rate) > 0
 
 
 # Reports of made-up results
