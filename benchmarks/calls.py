@@ -24,6 +24,7 @@ from statistics import median
 from typing import NamedTuple
 
 import outbox
+import profiles
 from cases import BARE, CASES, IMPORTS, MODELS, ONE_MODEL, OURS, PUBLISHED, REFUSED
 from chart import as_svg
 from common import (
@@ -288,6 +289,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--write", action="store_true", help="write docs/benchmarks.md, its picture, the README"
     )
+    parser.add_argument("--profile", action="store_true", help="show where the time goes instead")
     parser.add_argument("--root", type=Path, default=ROOT, help="the folder that has these")
     options = parser.parse_args()
     if options.rounds < 2 or not 0 < options.calls <= outbox.MOST_CALLS:
@@ -297,6 +299,10 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
+    if options.profile:
+        with running_server(0) as (url,):
+            print(profiles.as_text(url, options.rounds, options.calls))
+        return
     with tempfile.TemporaryDirectory() as folder:
         results = measured(options, Path(folder))
     print(as_text(results))

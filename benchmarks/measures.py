@@ -130,6 +130,43 @@ def rate(shared: Call | None, case: Case, url: str, number: int, count: int) -> 
         return number * count / (time.perf_counter() - begun[0])
 
 
+def client_profile(case: Case, url: str) -> dict[str, float]:
+    """The seconds that each function takes of what makes the first client of a process."""
+    exec(case.imports, {})
+    return profiled(lambda: prepared(case, url))
+
+
+def call_profile(case: Case, url: str, count: int) -> dict[str, float]:
+    """The seconds that each function takes of so many calls."""
+    call = prepared(case, url)
+    for number in range(WARM_UP):
+        call(number)
+
+    def run() -> None:
+        for number in range(count):
+            call(number)
+
+    return profiled(run)
+
+
+def profiled(run: Callable[[], object]) -> dict[str, float]:
+    """By function; those that it calls are counted in."""
+    from cProfile import Profile
+
+    profile = Profile()
+    profile.runcall(run)
+    found: dict[str, float] = {}
+    for entry in profile.getstats():
+        code = entry.code
+        name = code if isinstance(code, str) else f"{shortened(code.co_filename)}: {code.co_name}"
+        found[name] = found.get(name, 0.0) + entry.totaltime
+    return found
+
+
+def shortened(path: str) -> str:
+    return "/".join(path.replace("\\", "/").split("/")[-2:])
+
+
 def prepared(case: Case, url: str) -> Call:
     assert case.prepare is not None
     return case.prepare(url)
@@ -140,6 +177,8 @@ MEASURES: dict[str, Callable[..., dict[str, float]]] = {
     "calls": calls,
     "memory": memory,
     "threads": threads,
+    "client_profile": client_profile,
+    "call_profile": call_profile,
 }
 
 

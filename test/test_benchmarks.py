@@ -166,6 +166,21 @@ def test_a_queued_call_is_measured(url: str, tmp_path: Path) -> None:
     assert all(seconds > 0 for seconds in json.loads(printed))
 
 
+def test_the_profile_says_where_the_time_goes() -> None:
+    """Shares, the largest first: of the import by package, of a first client and a refused call."""
+    printed = run(str(BENCHMARKS / "calls.py"), "--profile", "--rounds", "2", "--calls", "5")
+    parts = [part.splitlines() for part in printed.split("\n\n")]
+    assert 4 == len(parts)
+    for _, *lines in parts:
+        shares = [float(line.partition("%")[0]) for line in lines]
+        assert sorted(shares, reverse=True) == shares
+        assert 0 < shares[0] <= 100
+    of_packages = [float(line.partition("%")[0]) for line in parts[0][1:]]
+    assert sum(of_packages) == pytest.approx(100, abs=1)
+    for part, name in zip(parts, ("cms_python", "cms_python.", "client.py: ", "events.py: create")):
+        assert any(name in line for line in part)
+
+
 @needs("click")
 def test_imports_are_compared_with_the_smallest() -> None:
     """A line for each size of file says how many rows a second it took, and how much memory."""
