@@ -279,3 +279,27 @@ def test_the_targets_say_that_they_are_judged_before_rounding() -> None:
     assert ["0.0500 (0.0500 to 0.0500)", "not met"] == table.rows[1][2:]
     assert "before that is rounded" in table.note
     assert table.note in report.as_text(made_up())
+
+
+# What is published
+
+
+def test_the_published_page_and_the_readme_are_of_one_run() -> None:
+    """The README has the page's table of calls, and the machine and the versions of that run."""
+    page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
+    table, ran_on = readme.partition(BEGIN)[2].partition(END)[0].strip().split("\n\n")
+    assert f"\n\n{table}\n\n" in page
+    machine, packages = page.partition("## What it ran on\n\n")[2].split(".\n\n")[:2]
+    assert ran_on.startswith(f"On {machine}, with ")
+    assert set(ran_on.rstrip(".").partition(", with ")[2].split(", ")) <= set(packages.split("; "))
+
+
+def test_the_words_of_the_published_page_are_those_of_the_command() -> None:
+    """What surrounds the numbers would not change if somebody measured anew."""
+    page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert page.startswith(report.INTRODUCTION)
+    assert page.endswith(f"{report.HOW_TO_RUN}\n")
+    for goal, row in zip(report.GOALS, page.partition("## Targets")[2].split("\n| ")[3:]):
+        assert row.startswith(f"{goal.name} | {goal} | ")
+    assert report.target_tables(made_up())[0].note in page
