@@ -45,7 +45,6 @@ class RESTResponse:
 class RESTClient:
     """Sends bytes and reads bytes. Its connections are made at first use, and anew after a fork."""
 
-    _lock: threading.Lock
     _connections: Optional[Connections]
 
     def __init__(self, configuration: Configuration) -> None:
@@ -73,15 +72,18 @@ class RESTClient:
 
     def forget(self) -> None:
         """Lets go of what a fork copied: sockets that the parent uses, a lock it may hold."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._connections = None
 
     def _connect(self) -> Connections:
         with self._lock:
-            if self._connections is None:
+            connections = self._connections
+            if connections is None:
                 host = self.configuration.host or SERVERS[0]
-                self._connections = Connections.to(host, self.configuration)
-            return self._connections
+                made = Connections.to(host, self.configuration)
+                # A signal's handler that tracked meanwhile, in this thread, made its own.
+                connections = self._connections = self._connections or made
+            return connections
 
 
 def _depth(value: Any) -> int:

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import ssl
 import threading
 import traceback
 import tracemalloc
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trustme
 from fault_server import (
     Behaviour,
     FaultServer,
@@ -153,6 +155,45 @@ def test_close_while_other_threads_call() -> None:
             call.result(timeout=30)
         client.close()
     assert 4 * CALLS == len(server.requests)
+
+
+# Signals
+
+
+@forks
+@threads_beside_fork
+def test_a_signals_handler_tracks_while_the_first_call_makes_its_connections(
+    tmp_path: Path,
+) -> None:
+    """A SIGTERM that is tracked, or a debugger's signal, does not wait for what it interrupted."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    # Whoever reads the CA file waits here, inside the first call, until the signal is sent.
+    ca_file = tmp_path / "ca.pem"
+    os.mkfifo(ca_file)
+
+    def handle(*_: object) -> None:
+        ca_file.unlink()
+        ca_file.write_bytes(authority.cert_pem.bytes())
+        lead(client, "from the handler")
+
+    def interrupt() -> None:
+        with ca_file.open("wb") as pipe:
+            pipe.write(authority.cert_pem.bytes())
+            pipe.flush()
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def track() -> None:
+        signal.signal(signal.SIGUSR1, handle)
+        signal.siginterrupt(signal.SIGUSR1, False)
+        threading.Thread(target=interrupt).start()
+        lead(client, "interrupted")
+
+    with FaultServer(tls=context) as server:
+        configuration = Configuration(host=server.url, ssl_ca_cert=str(ca_file))
+        client = CMSClient("token", configuration=configuration)
+        assert exit_status(fork(track)) == 0
+    assert Counter(["from the handler", "interrupted"]) == arrivals(server)
 
 
 # Forks
