@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Optional, Union, final
 from urllib.parse import quote, urlsplit
 
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict, TypeGuard
 
 from cms_python.api_response import ApiResponse
 from cms_python.events import InvalidEvent
@@ -18,6 +18,7 @@ from cms_python.exceptions import (
     TimeoutException,
     TlsException,
     TransportException,
+    exception_type,
 )
 from cms_python.models import TrackResponse
 
@@ -39,11 +40,11 @@ class TrackSuccess(TypedDict):
 
 @final
 class TrackFailure(TypedDict):
-    """The event is not known to be recorded.
+    """The event is not known to be recorded, unless the status is 409: it had been before.
 
     - ``error``: a sentence for a person, the server's own where it sends one.
-    - ``status_code``: the HTTP status, 0 where no whole answer came, 422 for a call that was
-      refused before anything was sent.
+    - ``status_code``: the HTTP status, or the one of an error that a 2xx states in its body; 0
+      where no whole answer came, 422 for a call that was refused before anything was sent.
     - ``type``: the server's name for the error where it sends one, else one of ``bad_request
       unauthorized forbidden not_found conflict unprocessable_entity rate_limit_exceeded
       internal_server_error bad_gateway service_unavailable gateway_timeout``, or of
@@ -157,7 +158,13 @@ def refusal(response: ApiResponse[TrackResponse]) -> Optional[ApiException]:
     )
     if not denied:
         return None
-    return ApiException(response.status_code, body=response.raw_data, data=content)
+    # Something on the way may have made a 200 of what the server meant as a 503.
+    status = response.status_code
+    for stated in (content.get("status"), content.get("statusCode")):
+        if _is_error_status(stated):
+            status = stated
+    kind = ApiException if status < 300 else exception_type(status)
+    return kind(status, headers=response.headers, body=response.raw_data, data=content)
 
 
 def accepted(response: ApiResponse[TrackResponse]) -> TrackSuccess:
@@ -215,8 +222,8 @@ def _without(pattern: re.Pattern[str], value: Any) -> Any:
     return pattern.sub("[hidden]", value) if isinstance(value, str) else value
 
 
-def _is_error_status(value: Any) -> bool:
-    return isinstance(value, int) and value >= 400
+def _is_error_status(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 400 <= value <= 599
 
 
 def _says_no(value: Any) -> bool:
@@ -230,8 +237,9 @@ def _text(value: Any) -> Optional[str]:
     """A server's sentence on one line of bounded length, or None where there is none."""
     if not isinstance(value, str):
         return None
-    # A lone surrogate, which JSON can hold, could not be printed.
-    value = value.encode(errors="replace").decode()
+    # Neither a lone surrogate nor what steers a terminal, both of which JSON can hold.
+    if not value.isprintable():
+        value = "".join(each if each.isprintable() else " " for each in value)
     return " ".join(value.split())[:_LONGEST_SENTENCE].rstrip() or None
 
 

@@ -75,10 +75,8 @@ FAILURES: list[tuple[int, Any, str, str, Any]] = [
     (200, {"success": 0, "error": "Zero"}, "Zero", "unprocessable_entity", None),
     (200, {"success": "no"}, REFUSED, "unprocessable_entity", None),
     (200, {"success": None, "error": "Null"}, "Null", "unprocessable_entity", None),
-    (200, {"error": "Validation failed", "statusCode": 422}, "Validation failed",
-     "unprocessable_entity", None),
-    (200, {"statusCode": 500}, REFUSED, "unprocessable_entity", None),
-    (200, {"status": 503}, REFUSED, "unprocessable_entity", None),
+    (200, {"success": False, "statusCode": 200}, REFUSED, "unprocessable_entity", None),
+    (200, {"success": False, "statusCode": 9999}, REFUSED, "unprocessable_entity", None),
     (200, {"status": "rejected"}, REFUSED, "unprocessable_entity", None),
     # A 2xx that is no JSON object: what became of the event is not known
     (200, HTML, NOT_JSON, "invalid_response", None),
@@ -148,6 +146,35 @@ def test_anything_else_is_a_failure(
         "idempotency_key": "key-1",
         "retry_after": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        ({"success": False, "statusCode": 422, "error": "No such click"}, 422,
+         "unprocessable_entity"),
+        ({"error": "Busy", "type": "service_unavailable", "statusCode": 503}, 503,
+         "service_unavailable"),
+        ({"statusCode": 500}, 500, "internal_server_error"),
+        ({"status": 429}, 429, "rate_limit_exceeded"),
+        ({"status": 400, "statusCode": 401}, 401, "unauthorized"),
+        ({"success": False, "statusCode": 409}, 409, "conflict"),
+    ],
+)  # fmt: skip
+def test_a_2xx_that_states_an_error_is_that_error(
+    server: FaultServer, body: Any, status: int, kind: str
+) -> None:
+    """What a gateway turned into a 200 is tried again, or not, as what the API meant."""
+    result = call(server, 200, body, **{"Retry-After": "7"})
+    assert (False, status, kind) == (result["success"], result["status_code"], result["type"])
+    assert (status in {429, 500, 503}, status >= 500) == (result["retryable"], result["ambiguous"])
+    assert 7.0 == result["retry_after"]
+
+
+def test_a_servers_sentence_does_not_steer_the_terminal(server: FaultServer) -> None:
+    """Colours, bells and turned writing in an error reach neither a terminal nor a log."""
+    result = call(server, 400, {"error": "No\x1b[31mne\x07 of \u202ethis", "type": "a\x1b]0;b"})
+    assert ("No [31mne of this", "a ]0;b") == (result["error"], result["type"])
 
 
 def test_a_servers_sentence_is_cut_off_where_it_becomes_a_text(server: FaultServer) -> None:
