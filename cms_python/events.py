@@ -29,7 +29,7 @@ _ARGUMENTS = {
     for kind, model in PAYLOADS.items()
 }
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
+_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}(?![^Tt ])")
 _UNREADABLE = "cannot be read: its class fails at it"
 _OWN_SENTENCES = {
     "amount": "must be whole cents as an int, at least 0 (cents: 4999 means 49.99)",
@@ -84,6 +84,8 @@ class Event:
         ``kind`` says of which of the two. A field that is None counts as left out, and so does
         ``idempotency_key``: a new one is made. Raises InvalidEvent with all that is wrong.
         """
+        if kind not in PAYLOADS:
+            raise InvalidEvent({"kind": f"must be {' or '.join(PAYLOADS)}"})
         given: dict[str, Any] = {}
         problems: dict[str, str] = {}
         for name, value in fields.items():
@@ -253,6 +255,8 @@ def _problem(name: str, error: ErrorDetails) -> str:
     kind, bounds = error["type"], error.get("ctx", {})
     if kind == "missing":
         return "is required"
+    if kind == "extra_forbidden":
+        return "is no field of this kind of event: leave it out"
     if kind == "less_than_equal":
         return f"must be at most {bounds['le']} cents"
     if name in _OWN_SENTENCES:

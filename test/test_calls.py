@@ -134,6 +134,8 @@ LEAD_MISTAKES: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"timestamp": "2026-13-01"}, {"timestamp": ISO}),
     ({"timestamp": "2026"}, {"timestamp": ISO}),
     ({"timestamp": "0930"}, {"timestamp": ISO}),
+    ({"timestamp": "1712110212345"}, {"timestamp": ISO}),  # milliseconds, no year 1712
+    ({"timestamp": "2026-01-31x09:30:00Z"}, {"timestamp": ISO}),
     ({"timestamp": "2026-01-31T25:00:00Z"}, {"timestamp": ISO}),
     ({"timestamp": "\ud800"}, {"timestamp": ISO}),
     ({"timestamp": 1767225600}, {"timestamp": "must be a datetime or ISO 8601 text, not int"}),

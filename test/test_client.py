@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cms_python import CMSClient, Configuration, Delivery, Event, TrackResult
+from cms_python.events import InvalidEvent
 from cms_python.results import success
 from cms_python.sandbox import Sandbox
 
@@ -241,6 +242,23 @@ def test_an_event_shows_no_person() -> None:
     event = Event.create("lead", {"event_name": "a", "customer_external_id": "b",
                                   "customer_email": "jane@example.com"})  # fmt: skip
     assert "jane" not in repr(event)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "details"),
+    [
+        ("refund", {"event_name": "a"}, {"kind": "must be lead or sale"}),
+        ("lead", {"event_name": "a", "customer_external_id": "b", "invoice_id": "c"},
+         {"invoice_id": "is no field of this kind of event: leave it out"}),
+    ],
+)  # fmt: skip
+def test_an_event_that_is_made_by_hand_says_what_is_wrong(
+    kind: Any, fields: dict[str, Any], details: dict[str, str]
+) -> None:
+    """A field of another kind, and a kind that there is not."""
+    with pytest.raises(InvalidEvent) as caught:
+        Event.create(kind, fields)
+    assert caught.value.details == details
 
 
 def test_other_limits_share_the_connections(sandbox: Sandbox) -> None:
