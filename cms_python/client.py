@@ -29,14 +29,18 @@ class CMSClient:
         token: the API token, a JWT. By default ``configuration``'s, then ``CMS_BEARER_TOKEN``.
         host: an absolute http or https URL. By default ``configuration``'s, then ``CMS_HOST``,
             then ``https://app.cutmeshort.com``.
-        timeout: the seconds that one call may take, everything counted. 10 by default.
+        timeout: the seconds that one call may take, everything counted but the system's look-up
+            of the host's name. 10 by default.
         max_retries: how many more attempts a call may make after its first. 3 by default.
         delivery: how events leave. By default each call sends its event and waits for the answer.
+            With an ``Outbox`` ``timeout`` bounds each attempt of its threads, and both bound a call
+            that sends its event itself since the file cannot take it.
         configuration: proxy, CA file, client certificate and the rest of the connection.
 
     Raises:
         ValueError: an argument, or the variable of the environment in its place, cannot be used.
-            The text says how to mend it and never repeats the token.
+            The text says how to correct it and never repeats the token.
+        TypeError: ``delivery`` is no ``Delivery``.
 
     Nothing is opened until the first call.
 
@@ -215,11 +219,22 @@ class CMSClient:
         """Waits up to ``timeout`` seconds, by default for ever, until no event is queued.
 
         Returns whether that is so. A client that sends each event at once has none queued.
+
+        Example:
+            >>> client.flush(timeout=5.0)
+            True
         """
         return self._delivery.flush(timeout)
 
     def close(self) -> None:
-        """Lets go of the connections. May be called twice; a later call opens new ones."""
+        """Lets go of the connections. May be called twice; a later call opens new ones.
+
+        With an ``Outbox`` it waits up to ``drain_timeout`` seconds (2.0) for what can still be
+        sent; the rest stays in the file.
+
+        Example:
+            >>> client.close()
+        """
         self._delivery.close()
 
     def __enter__(self) -> Self:

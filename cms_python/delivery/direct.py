@@ -43,6 +43,7 @@ class Direct(Delivery):
     def deliver(self, event: Event) -> TrackResult:
         """Returns when the API has answered, or when no further attempt helps or fits."""
         deadline = monotonic() + self.timeout
+        latest = deadline - LEAST_ATTEMPT
         attempts, ambiguous = 0, False
         while True:
             attempts += 1
@@ -58,8 +59,13 @@ class Direct(Delivery):
             if failed.status == 409 and ambiguous:
                 return results.success("Event tracked successfully by an earlier attempt")
             ambiguous = ambiguous or retries.may_have_arrived(failed)
-            if not self._has_waited(failed, attempts, deadline):
-                return self._given_up(event, failed, attempts, ambiguous)
+            wait = self._wait(failed, attempts)
+            if wait is not None and monotonic() + wait <= latest:
+                time.sleep(wait)
+                # A busy machine sleeps for longer.
+                if monotonic() <= latest:
+                    continue
+            return self._given_up(event, failed, attempts, ambiguous)
 
     def with_options(
         self, timeout: Optional[float] = None, max_retries: Optional[int] = None
@@ -107,16 +113,11 @@ class Direct(Delivery):
                 key,
             )
 
-    def _has_waited(self, failed: ApiException, attempts: int, deadline: float) -> bool:
-        """Waits for the next attempt; tells whether there is one that may help and has time."""
+    def _wait(self, failed: ApiException, attempts: int) -> Optional[float]:
+        """Seconds until the next attempt, None where none may help or is left."""
         if attempts > self._max_retries or not retries.is_retryable(failed):
-            return False
-        wait = max(retries.backoff(attempts), retries.retry_after(failed.headers) or 0.0)
-        latest = deadline - LEAST_ATTEMPT
-        if monotonic() + wait > latest:
-            return False
-        time.sleep(wait)
-        return monotonic() <= latest
+            return None
+        return max(retries.backoff(attempts), retries.retry_after(failed.headers) or 0.0)
 
     def _given_up(
         self, event: Event, failed: ApiException, attempts: int, ambiguous: bool
