@@ -1220,7 +1220,7 @@ def test_a_fork_while_a_thread_waits_for_the_file(
         with locked_elsewhere(path) as unlock:
             thread = threading.Thread(target=lead, args=(client, "thread"))
             thread.start()
-            wait_until(lambda: outbox._storage._is_inside)
+            wait_until(lambda: bool(outbox._storage._turns))
             threading.Timer(0.1, unlock).start()
             child = fork(lambda: lead(client, "child"))
             thread.join()
@@ -1292,6 +1292,44 @@ def test_a_handler_of_a_signal_that_tracks_while_its_thread_writes(
         lead(client, "after")
         assert client.flush(timeout=10)
     assert ["before", "handler", "after"] == names(server)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no such signals")
+def test_a_handler_of_a_signal_that_tracks_while_its_thread_enters(path: Path) -> None:
+    """It takes nothing from the call that it came into: no other thread gets in between."""
+    with writing(path) as (client, outbox):
+        lead(client, "before")
+        storage, others = outbox._storage, []
+
+        class Signalled:
+            """A lock that a signal meets just as it has been taken."""
+
+            lock = storage._lock
+            release = lock.release
+
+            def acquire(self, timeout: float) -> bool:
+                taken = self.lock.acquire(timeout=timeout)
+                storage._lock = self.lock
+                signal.raise_signal(signal.SIGUSR1)
+                return taken
+
+        def track(*_: object) -> None:
+            client.track_lead("handler", "user_42", "id_123")
+
+        def look() -> None:
+            others.append(storage._lock.acquire(blocking=False))
+
+        before = signal.signal(signal.SIGUSR1, track)
+        try:
+            storage._lock = cast("Any", Signalled())
+            with storage._transaction():
+                thread = threading.Thread(target=look)
+                thread.start()
+                thread.join()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert [False] == others
+        lead(client, "after")
 
 
 # Arguments

@@ -175,6 +175,13 @@ class Exchange:
     wait: float = 0.0
 
 
+class _Turn:
+    """The use of the file by one thread, from before it waits for the lock."""
+
+    # Set, not called: Ctrl-C may come between any two calls, and must not shut the thread out.
+    is_over = False
+
+
 class Storage:
     """One file. A process has one connection to it, made at first use and anew after a fork.
 
@@ -197,7 +204,8 @@ class Storage:
         self._connection: Optional[sqlite3.Connection] = None
         self._identity: Optional[tuple[int, int]] = None
         self._lock = threading.RLock()
-        self._is_inside = False
+        # By thread.
+        self._turns: dict[int, _Turn] = {}
         self._is_cut_off = False
         self._has_log = False
         _storages.add(self)
@@ -338,11 +346,13 @@ class Storage:
 
     def close(self) -> None:
         """Closes the connection. A later use opens another."""
-        if self._enter(BUSY_SECONDS):
-            try:
+        turn = _Turn()
+        try:
+            if self._enter(turn, BUSY_SECONDS):
                 self._disconnect()
-            finally:
-                self._leave()
+        finally:
+            turn.is_over = True
+            self._leave(turn)
 
     # Steps of a transaction
 
@@ -546,10 +556,10 @@ class Storage:
 
         What is durable is on the disk when it is over, with all that was before it.
         """
-        if not self._enter(BUSY_SECONDS):
-            raise OutboxError("The outbox cannot be used: others keep it busy.")
+        turn = _Turn()
         try:
-            self._is_inside = True
+            if not self._enter(turn, BUSY_SECONDS):
+                raise OutboxError("The outbox cannot be used: others keep it busy.")
             if self._connection and not self._is_in_place():
                 self._disconnect()
             db = self._connection or self._connect()
@@ -567,22 +577,26 @@ class Storage:
         except (sqlite3.Error, OSError) as error:
             raise OutboxError(f"The outbox cannot be used: {error}.") from None
         finally:
-            self._is_inside = False
-            self._leave()
+            turn.is_over = True
+            self._leave(turn)
 
-    def _enter(self, seconds: float) -> bool:
-        """Takes the lock, unless this very thread is inside: a handler of a signal may try."""
-        entered = self._lock.acquire(timeout=seconds)
-        if entered and self._is_inside:
-            self._lock.release()
+    def _enter(self, turn: _Turn, seconds: float) -> bool:
+        """Takes the lock, unless this very thread has a turn: a handler of a signal may try."""
+        thread = threading.get_ident()
+        other = self._turns.get(thread)
+        if other and not other.is_over:
             return False
-        return entered
+        self._turns[thread] = turn
+        return self._lock.acquire(timeout=seconds)
 
-    def _leave(self) -> None:
-        # All of it: Ctrl-C may have kept this thread from giving it back at an earlier turn.
-        with suppress(RuntimeError):
-            while True:
-                self._lock.release()
+    def _leave(self, turn: _Turn) -> None:
+        """Gives back what this turn has taken; one that was refused leaves the other's alone."""
+        if self._turns.get(threading.get_ident()) is turn:
+            self._turns.pop(threading.get_ident(), None)
+            # All of it: Ctrl-C may have kept this thread from giving it back at an earlier turn.
+            with suppress(RuntimeError):
+                while True:
+                    self._lock.release()
 
     def _connect(self) -> sqlite3.Connection:
         if self._is_cut_off:
@@ -655,16 +669,21 @@ class Storage:
         SQLite remembers by file which locks the process holds. A child that inherited an open file
         would believe that it holds the parent's, and other processes would write over it.
         """
-        if not self._enter(2 * BUSY_SECONDS):
+        turn = _Turn()
+        if not self._enter(turn, 2 * BUSY_SECONDS):
+            turn.is_over = True
+            self._leave(turn)
             return False
         self._disconnect()
         return True
 
     def after_fork_in_parent(self) -> None:
-        self._leave()
+        turn = self._turns[threading.get_ident()]
+        turn.is_over = True
+        self._leave(turn)
 
     def after_fork_in_child(self) -> None:
-        self._lock, self._is_inside = threading.RLock(), False
+        self._lock, self._turns = threading.RLock(), {}
         if self._connection:
             _keep_for_ever(self._connection)
             self._connection, self._is_cut_off = None, True
