@@ -494,6 +494,29 @@ def test_threads_do_not_queue_up_at_a_locked_file(path: Path) -> None:
         assert monotonic() - started < 2
 
 
+def test_a_call_waits_for_threads_and_processes_together(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has waited for another thread of the program has less time left for other programs."""
+    monkeypatch.setattr(storage_module, "BUSY_SECONDS", 3.0)
+    with writing(path) as (client, outbox), closing(sqlite3.connect(path)) as other:
+        lead(client)
+        other.execute("BEGIN IMMEDIATE")
+        took: list[float] = []
+
+        def track() -> None:
+            started = monotonic()
+            assert client.track_lead("signup", "user_42", "id_123")["success"] is False
+            took.append(monotonic() - started)
+
+        thread = threading.Thread(target=track)
+        with outbox._storage._transaction("BEGIN"):
+            thread.start()
+            thread.join(timeout=0.8 * 3.0)
+        thread.join()
+        assert took[0] < 1.5 * 3.0
+
+
 def test_a_file_that_is_removed_while_it_is_in_use(path: Path, server: FaultServer) -> None:
     """Later events go into a new file instead of one that nobody will find."""
     with writing(path) as (client, outbox):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Literal, NamedTuple, Optional, Union
 
 from cms_python.delivery.verdicts import Ruling
@@ -550,20 +551,29 @@ class Storage:
 
     @contextmanager
     def _transaction(
-        self, begin: str = "BEGIN IMMEDIATE", *, is_durable: bool = True
+        self,
+        begin: str = "BEGIN IMMEDIATE",
+        *,
+        is_durable: bool = True,
+        patience: Optional[float] = None,
     ) -> Iterator[sqlite3.Connection]:
         """The one place that locks, begins, commits and translates SQLite's errors.
 
-        What is durable is on the disk when it is over, with all that was before it.
+        What is durable is on the disk when it is over, with all that was before it. For other
+        threads and other processes together it waits ``patience`` seconds.
         """
         turn = _Turn()
+        patience = BUSY_SECONDS if patience is None else patience
+        deadline = monotonic() + patience
         try:
-            if not self._enter(turn, BUSY_SECONDS):
+            if not self._enter(turn, patience):
                 raise OutboxError("The outbox cannot be used: others keep it busy.")
             if self._connection and not self._is_in_place():
                 self._disconnect()
-            db = self._connection or self._connect()
+            db = self._connection or self._connect(deadline - monotonic())
             try:
+                left = max(deadline - monotonic(), 0.0)
+                db.execute(f"PRAGMA busy_timeout = {left * 1000:.0f}")
                 if self._has_log:
                     # Only a write-ahead log stays whole without a sync each time.
                     db.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
@@ -598,20 +608,20 @@ class Storage:
                 while True:
                     self._lock.release()
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, patience: float) -> sqlite3.Connection:
         if self._is_cut_off:
             raise OutboxError("The outbox cannot be used: it was in use when the process forked.")
         # Made before SQLite opens it, for its mode. One that is there is not opened: closing it
         # would drop the locks that another connection of this process holds on it.
         with suppress(FileExistsError):
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        db = _opened(self._path)
+        db = _opened(self._path, patience)
         try:
             if self._version(db) == 0:
                 # What another connection uses cannot be changed.
                 db.close()
-                _choose_journal(self._path)
-                db = _opened(self._path)
+                _choose_journal(self._path, patience)
+                db = _opened(self._path, patience)
             # A commit returns once it is on the disk, whatever SQLite was built with.
             db.execute("PRAGMA synchronous = FULL")
             self._has_log = db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -704,15 +714,15 @@ def _readable(kind: str, body: str, key: str, created_at: float) -> Optional[Eve
         return None
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: Path, patience: float) -> sqlite3.Connection:
     return sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        path, timeout=max(patience, 0.0), isolation_level=None, check_same_thread=False
     )
 
 
-def _choose_journal(path: Path) -> None:
+def _choose_journal(path: Path, patience: float) -> None:
     """A write-ahead log, or where the file system has none, a rollback journal."""
-    with closing(_opened(path)) as db:
+    with closing(_opened(path, patience)) as db:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             # Only use shows whether the file system can share memory.
@@ -722,7 +732,7 @@ def _choose_journal(path: Path) -> None:
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 return  # Another process is just making the file.
-    with closing(_opened(path)) as db:
+    with closing(_opened(path, patience)) as db:
         # This alone spares SQLite the shared memory that it would need to look into the file.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = DELETE")
