@@ -941,18 +941,48 @@ def test_an_event_that_takes_the_program_down_is_given_up(path: Path, server: Fa
     assert "The program ended in each of 5 attempts to send it." == gave_up["error"]
 
 
-def test_a_row_that_cannot_be_read_holds_up_nothing(path: Path, server: FaultServer) -> None:
-    """It lies among the dead, and what comes after it is sent."""
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "body = '{'",
+        "body = CAST(substr(CAST(body AS BLOB), 1, 9) || x'ff' AS TEXT)",
+        "kind = CAST(x'ff' AS TEXT)",
+        "key = CAST(x'ff' AS TEXT)",
+        "created_at = 'yesterday'",
+    ],
+)
+def test_a_row_that_cannot_be_read_holds_up_nothing(
+    path: Path, server: FaultServer, damage: str
+) -> None:
+    """It lies among the dead, is shown as None, and what comes after it is sent."""
     with writing(path) as (client, outbox):
         lead(client, "damaged")
         lead(client, "whole")
         with closing(sqlite3.connect(path)) as db:
-            db.execute("UPDATE events SET body = '{' WHERE id = 1")
+            db.execute(f"UPDATE events SET {damage} WHERE id = 1")
             db.commit()
+        shown = [event and event.payload.event_name for _, event in outbox.events()]
+        assert [None, "whole"] == shown
     with opened(path, server.url) as (client, outbox):
         assert client.flush(timeout=10)
         assert [None] == [each.event for each in outbox.dead()]
+        assert [("dead", None)] == list(outbox.events())
     assert ["whole"] == names(server)
+
+
+def test_a_customer_that_cannot_be_read_is_one_like_any_other(
+    path: Path, server: FaultServer
+) -> None:
+    """Where only the column for the order is damaged, the events are whole and leave in order."""
+    with writing(path) as (client, _):
+        lead(client, "first")
+        lead(client, "second")
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("UPDATE events SET customer = CAST(x'ff' AS TEXT)")
+            db.commit()
+    with opened(path, server.url) as (client, _):
+        assert client.flush(timeout=10)
+    assert ["first", "second"] == names(server)
 
 
 # Several of them

@@ -96,6 +96,9 @@ SCHEMAS = (
 )
 
 
+UNREADABLE = "Its text in the file cannot be read."
+
+
 class OutboxError(Exception):
     """The file cannot take or give events: full, read-only, locked, corrupt or another's."""
 
@@ -246,8 +249,8 @@ class Storage:
         while True:
             with self._transaction("BEGIN") as db:
                 rows = db.execute(
-                    "SELECT id, state, kind, body, key, created_at FROM events WHERE id > ?"
-                    " ORDER BY id LIMIT ?",
+                    "SELECT id, state, CAST(kind AS BLOB), CAST(body AS BLOB), CAST(key AS BLOB),"
+                    " created_at FROM events WHERE id > ? ORDER BY id LIMIT ?",
                     [last, PAGE],
                 ).fetchall()
             for row in rows:
@@ -313,10 +316,14 @@ class Storage:
         """The events that were given up, oldest first."""
         with self._transaction("BEGIN") as db:
             rows = db.execute(
-                "SELECT id, kind, body, key, created_at, attempts, status, error FROM events"
-                " WHERE state = 'dead' ORDER BY id"
+                "SELECT CAST(kind AS BLOB), CAST(body AS BLOB), CAST(key AS BLOB), created_at,"
+                " id, attempts, status, CAST(error AS BLOB) FROM events WHERE state = 'dead'"
+                " ORDER BY id"
             ).fetchall()
-        return [DeadEvent(row[0], _readable(*row[1:5]), *row[5:]) for row in rows]
+        return [
+            DeadEvent(row, _readable(*text), attempts, status, error.decode(errors="replace"))
+            for *text, row, attempts, status, error in rows
+        ]
 
     def retry_dead(self) -> int:
         """Queues all dead events again, as if they were new; tells how many."""
@@ -431,8 +438,9 @@ class Storage:
         made.wait = hold_until - now
         while made.claim is None and made.wait <= 0:
             found = db.execute(
-                "SELECT id, due_at, attempts, unanswered, unknown, kind, body, key, created_at,"
-                " customer FROM events WHERE state = 'ready' ORDER BY due_at, id LIMIT 1"
+                "SELECT id, due_at, attempts, unanswered, unknown, CAST(kind AS BLOB),"
+                " CAST(body AS BLOB), CAST(key AS BLOB), created_at FROM events"
+                " WHERE state = 'ready' ORDER BY due_at, id LIMIT 1"
             ).fetchone()
             made.wait = found[1] - now if found else float("inf")
             if made.wait <= 0:
@@ -445,19 +453,19 @@ class Storage:
     def _take(
         self,
         db: sqlite3.Connection,
-        found: tuple[int, float, int, int, int, str, str, str, float, str],
+        found: tuple[int, float, int, int, int, bytes, bytes, bytes, float],
         now: float,
         lease: float,
         made: Exchange,
     ) -> None:
         """Claims an event that was found, or gives it up."""
-        row, _, attempts, unanswered, unknown, kind, body, key, created_at, customer = found
+        row, _, attempts, unanswered, unknown, kind, body, key, created_at = found
         event = _readable(kind, body, key, created_at)
-        reason = "Its text in the file cannot be read." if event is None else ""
+        reason = UNREADABLE if event is None else ""
         if unanswered >= MOST_UNANSWERED:
             reason = f"The program ended in each of {unanswered} attempts to send it."
         if event is None or reason:
-            self._bury(db, row, customer, 0, reason)
+            self._bury(db, row, 0, reason)
             made.buried.append(DeadEvent(row, event, attempts, 0, reason))
             return
         token = secrets.token_hex(8)
@@ -470,7 +478,7 @@ class Storage:
 
     def _settle(self, db: sqlite3.Connection, done: Settlement, now: float, made: Exchange) -> None:
         claim, ruling = done
-        row, customer = claim.row, claim.event.payload.customer_external_id
+        row = claim.row
         held = db.execute(
             "SELECT since FROM events WHERE id = ? AND lease = ?", [row, claim.lease]
         ).fetchone()
@@ -479,12 +487,12 @@ class Storage:
         is_too_old = ruling.verdict == "again" and now - held[0] > self._max_age
         if ruling.verdict == "delivered":
             made.fate = "delivered"
+            self._promote(db, row, and_not=row)
             db.execute("DELETE FROM events WHERE id = ?", [row])
             db.execute("UPDATE outbox SET delivered = delivered + 1, queued = queued - 1")
-            self._promote(db, customer)
         elif ruling.verdict == "dead" or is_too_old:
             made.fate = "dead"
-            self._bury(db, row, customer, ruling.status, ruling.error)
+            self._bury(db, row, ruling.status, ruling.error)
         else:
             made.fate = "again"
             db.execute(
@@ -492,7 +500,7 @@ class Storage:
                 " unknown = unknown + ?, status = ?, error = ? WHERE id = ?",
                 [now + ruling.wait, ruling.unknown, ruling.status, ruling.error, row],
             )
-            self._promote(db, customer)
+            self._promote(db, row)
         if ruling.hold:
             db.execute("UPDATE outbox SET hold_until = max(hold_until, ?)", [now + ruling.hold])
         made.change = self._follow_health(db, claim, ruling, now)
@@ -529,22 +537,21 @@ class Storage:
     def _probe_in(self, db: sqlite3.Connection, seconds: float, now: float) -> None:
         db.execute("UPDATE outbox SET probe = ?, probe_at = ?", [seconds, now + seconds])
 
-    def _bury(
-        self, db: sqlite3.Connection, row: int, customer: str, status: int, error: str
-    ) -> None:
+    def _bury(self, db: sqlite3.Connection, row: int, status: int, error: str) -> None:
         db.execute(
             "UPDATE events SET state = 'dead', lease = NULL, status = ?, error = ? WHERE id = ?",
             [status, error, row],
         )
         db.execute("UPDATE outbox SET dead = dead + 1, queued = queued - 1")
-        self._promote(db, customer)
+        self._promote(db, row)
 
-    def _promote(self, db: sqlite3.Connection, customer: str) -> None:
-        """Makes the customer's first event the one that may be sent."""
+    def _promote(self, db: sqlite3.Connection, row: int, and_not: int = 0) -> None:
+        """Makes the first event of the row's customer the one that may be sent."""
         db.execute(
-            "UPDATE events SET state = 'ready' WHERE id ="
-            " (SELECT id FROM events WHERE customer = ? AND state <> 'dead' ORDER BY id LIMIT 1)",
-            [customer],
+            "UPDATE events SET state = 'ready' WHERE id = (SELECT id FROM events WHERE customer ="
+            " (SELECT customer FROM events WHERE id = ?) AND state <> 'dead' AND id <> ?"
+            " ORDER BY id LIMIT 1)",
+            [row, and_not],
         )
 
     # The connection
@@ -707,9 +714,10 @@ def _identity(path: Path) -> Optional[tuple[int, int]]:
     return found.st_dev, found.st_ino
 
 
-def _readable(kind: str, body: str, key: str, created_at: float) -> Optional[Event]:
+def _readable(kind: bytes, body: bytes, key: bytes, created_at: float) -> Optional[Event]:
+    """The event of a row. Its text comes as bytes: in a damaged file it need not be UTF-8."""
     try:
-        return Event.restored(kind, body, key, created_at)
+        return Event.restored(kind.decode(), body.decode(), key.decode(), created_at)
     except Exception:  # noqa: BLE001, there is no telling what a damaged file holds
         return None
 
