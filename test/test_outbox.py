@@ -1126,6 +1126,37 @@ def test_close_does_not_wait_for_a_server_that_hangs(path: Path, server: FaultSe
         assert client.flush(timeout=10)
 
 
+def test_a_program_may_end_while_the_server_hangs_as_often_as_it_likes(
+    path: Path, server: FaultServer
+) -> None:
+    """A script that closes its client in good order has not crashed, and its event is not dead."""
+    go_on = threading.Event()
+
+    def hang(visit: Visit) -> None:
+        visit.request()
+        go_on.wait(timeout=20)
+        visit.close()
+
+    server.behaviour = hang
+    with writing(path) as (client, _):
+        lead(client)
+    for run in range(1, 8):
+        with opened(path, server.url, drain_timeout=0) as (client, outbox):
+            client.flush(timeout=0)
+            server.wait_for_requests(run)
+        assert (1, 0) == (outbox.stats().queued, outbox.stats().dead)
+        with closing(sqlite3.connect(path)) as db:
+            # The time of the lease is over.
+            db.execute("UPDATE events SET due_at = 0")
+            db.commit()
+    server.behaviour = echo
+    go_on.set()
+    wait_until(lambda: not any("cms-outbox" in each.name for each in threading.enumerate()))
+    with opened(path, server.url) as (client, outbox):
+        assert client.flush(timeout=10)
+        assert (1, 0) == (outbox.stats().delivered, outbox.stats().dead)
+
+
 def test_flush_tells_whether_all_is_delivered(path: Path) -> None:
     """It does not wait for longer than it is told."""
     with nobody_listens() as url, opened(path, url, drain_timeout=0) as (client, _):
@@ -1153,8 +1184,10 @@ def test_the_end_of_a_program_is_bounded(path: Path, server: FaultServer) -> Non
         capture_output=True, text=True, check=False, timeout=20,
     )  # fmt: skip
     assert (0, "tracked\n", "") == (ran.returncode, ran.stdout, ran.stderr)
-    with writing(path) as (_, outbox):
+    with writing(path) as (_, outbox), closing(sqlite3.connect(path)) as db:
         assert 1 == outbox.stats().queued
+        # It has not crashed either.
+        assert (0,) == db.execute("SELECT unanswered FROM events").fetchone()
 
 
 # Forks

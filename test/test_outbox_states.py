@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Optional
 
@@ -362,6 +363,48 @@ def test_a_late_finisher_is_heard_while_nobody_else_has_the_event(
     done = settled(late, "delivered", 200)
     assert "delivered" == storage.exchange(done, lease=LEASE).fate
     assert 0 == storage.queued()
+
+
+def test_who_comes_back_after_the_lease_has_not_crashed(storage: Storage, clock: Clock) -> None:
+    """An event whose attempts take long, such as for a host's name, is not given up for it."""
+    add(storage, "anna")
+    late = claimed(storage)
+    for _ in range(2 * MOST_UNANSWERED):
+        clock.now += LEASE
+        before, late = late, claimed(storage)
+        storage.exchange(settled(before, "again"), lease=LEASE, take=False)
+    assert 0 == storage.stats().dead
+
+
+def test_a_process_does_not_take_what_its_own_thread_has_in_hand(
+    storage: Storage, clock: Clock
+) -> None:
+    """However long the attempt takes: it is made once at a time, and its outcome counts."""
+    add(storage, "anna", "ben")
+    with ThreadPoolExecutor(1) as slow, ThreadPoolExecutor(1) as lost:
+        claim = slow.submit(claimed, storage).result()
+        lost.submit(claimed, storage).result()
+        for _ in range(2 * MOST_UNANSWERED):
+            clock.now += LEASE
+            assert LEASE == wait(storage)
+        lost.submit(storage.let_go).result()
+        clock.now += LEASE
+        assert "ben" == claimed(storage).event.payload.customer_external_id
+        done = settled(claim, "delivered", 200)
+        assert "delivered" == slow.submit(storage.exchange, done, lease=LEASE).result().fate
+
+
+def test_an_attempt_that_a_program_ends_in_does_not_count(storage: Storage, clock: Clock) -> None:
+    """If the program ends in good order; its request may still be answered for as long."""
+    add(storage, "anna")
+    claim = claimed(storage)
+    for _ in range(2 * MOST_UNANSWERED):
+        storage.excuse()
+        assert LEASE == wait(storage)
+        clock.now += LEASE
+        claim = claimed(storage)
+    done = settled(claim, "delivered", 200)
+    assert "delivered" == storage.exchange(done, lease=LEASE).fate
 
 
 def test_what_is_on_its_way_is_not_overtaken_by_the_dead(storage: Storage, clock: Clock) -> None:

@@ -261,6 +261,7 @@ class Outbox(Delivery):
             # What is on its way when that time is up gets the rest to be settled.
             self._is_drained(deadline - SETTLING_SHARE * (deadline - monotonic()))
             senders.stop(deadline)
+            self._storage.excuse()
         self._storage.close()
         if self._carrier is not None:
             _close(self._carrier)
@@ -370,6 +371,7 @@ class _Senders:
         made: Optional[Settlement] = None
         while made or not self._stopping.is_set():
             made = self._contained_turn(made)
+        self._storage.let_go()
         with self._changed:
             self._threads.remove(threading.current_thread())
             is_last = not self._threads
@@ -399,6 +401,9 @@ class _Senders:
             return None if self._stopping.wait(STORAGE_BACKOFF) else made
         if made or exchange.claim:
             self._trouble.end()
+        if exchange.claim and self._stopping.is_set():
+            # close() may have looked for what is under way just before.
+            self._storage.excuse()
         self._tell(made, exchange)
         if exchange.claim:
             self._wake_another()

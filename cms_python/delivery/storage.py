@@ -34,6 +34,8 @@ PAGE = 500
 BUSY_SECONDS = 5.0
 # Seconds by which the clock must have jumped back to be followed.
 LEAST_JUMP = 1.0
+# Seconds to wait at most for the file where a program is about to end.
+LAST_PATIENCE = 0.5
 # Seconds after which it is noted anew how late it is, while something waits.
 CLOCK_NOTE = 10.0
 MOST_UNANSWERED = 5
@@ -49,9 +51,9 @@ LONGEST_SILENCE = 30.0
 #
 # An event is `ready` if it is the first of its customer, `waiting` behind another of that customer,
 # or `dead`: of each customer one is ready. What was delivered is gone. One that is being sent is
-# ready, with a lease, and due when the lease ends. `unanswered` counts the attempts in a row that
-# nobody came back from, `unknown` the answers that its click is not known. `since` is when it was
-# queued, or queued again.
+# ready, with a lease, and due when the lease ends. `unanswered` counts the attempts in a row that a
+# program ended in without a word, `unknown` the answers that its click is not known. `since` is
+# when it was queued, or queued again.
 #
 # Of `outbox` there is one row. Nothing is sent before `hold_until`, which the server asked for.
 # While `probe` is not 0 events leave one at a time, the next at `probe_at`, and so many seconds lie
@@ -210,6 +212,8 @@ class Storage:
         self._lock = threading.RLock()
         # By thread.
         self._turns: dict[int, _Turn] = {}
+        # By thread: what it took at its last exchange, and has not come back with.
+        self._in_hand: dict[int, Claim] = {}
         self._is_cut_off = False
         self._has_log = False
         _storages.add(self)
@@ -286,8 +290,13 @@ class Storage:
     def exchange(
         self, settlement: Optional[Settlement], *, lease: float, take: bool = True
     ) -> Exchange:
-        """Settles a claim and, to ``take`` one, claims the next for ``lease`` seconds, at once."""
+        """Settles a claim and, to ``take`` one, claims the next for ``lease`` seconds, at once.
+
+        The claim is the calling thread's until it comes again, however long that takes: while this
+        process lives, its other threads extend the lease.
+        """
         if settlement is None:
+            self.let_go()
             wait = self._seconds_until_due()
             if wait > 0 or not take:
                 return Exchange(wait=wait)
@@ -300,7 +309,27 @@ class Storage:
                 self._settle(db, settlement, now, made)
             if take:
                 self._claim(db, now, lease, made)
+            self.let_go()
+            if made.claim:
+                self._in_hand[threading.get_ident()] = made.claim
         return made
+
+    def let_go(self) -> None:
+        """The calling thread will not come back with what it has in hand."""
+        self._in_hand.pop(threading.get_ident(), None)
+
+    def excuse(self) -> None:
+        """Does not count the attempts under way against their events: the program ends.
+
+        Their leases stay, for a request may still be answered, and is settled then.
+        """
+        held = [(claim.row, claim.lease) for claim in self._in_hand.copy().values()]
+        if not held:
+            return
+        # Where that cannot be noted they count, as after a crash.
+        noting = self._transaction(is_durable=False, patience=LAST_PATIENCE)
+        with suppress(OutboxError), noting as db:
+            db.executemany("UPDATE events SET unanswered = 0 WHERE id = ? AND lease = ?", held)
 
     def probe_soon(self) -> None:
         """Ends a pause for one attempt: the program may have been set up anew."""
@@ -436,15 +465,21 @@ class Storage:
             "SELECT max(hold_until, probe_at), probe FROM outbox"
         ).fetchone()
         made.wait = hold_until - now
+        held = {claim.lease for claim in self._in_hand.copy().values()}
         while made.claim is None and made.wait <= 0:
             found = db.execute(
-                "SELECT id, due_at, attempts, unanswered, unknown, CAST(kind AS BLOB),"
+                "SELECT due_at, lease, id, attempts, unanswered, unknown, CAST(kind AS BLOB),"
                 " CAST(body AS BLOB), CAST(key AS BLOB), created_at FROM events"
                 " WHERE state = 'ready' ORDER BY due_at, id LIMIT 1"
             ).fetchone()
-            made.wait = found[1] - now if found else float("inf")
-            if made.wait <= 0:
-                self._take(db, found, now, lease, made)
+            made.wait = found[0] - now if found else float("inf")
+            if made.wait > 0:
+                return
+            if found[1] in held:
+                # It takes long, such as for a host's name, but has not come to an end.
+                db.execute("UPDATE events SET due_at = ? WHERE id = ?", [now + lease, found[2]])
+            else:
+                self._take(db, found[2:], now, lease, made)
         if made.claim and probe:
             # The others wait for what becomes of this one.
             made.claim = made.claim._replace(probe=True)
@@ -453,13 +488,13 @@ class Storage:
     def _take(
         self,
         db: sqlite3.Connection,
-        found: tuple[int, float, int, int, int, bytes, bytes, bytes, float],
+        found: tuple[int, int, int, int, bytes, bytes, bytes, float],
         now: float,
         lease: float,
         made: Exchange,
     ) -> None:
         """Claims an event that was found, or gives it up."""
-        row, _, attempts, unanswered, unknown, kind, body, key, created_at = found
+        row, attempts, unanswered, unknown, kind, body, key, created_at = found
         event = _readable(kind, body, key, created_at)
         reason = UNREADABLE if event is None else ""
         if unanswered >= MOST_UNANSWERED:
@@ -483,7 +518,12 @@ class Storage:
             "SELECT since FROM events WHERE id = ? AND lease = ?", [row, claim.lease]
         ).fetchone()
         if held is None:
-            return  # It took longer than its lease, and another has the event now.
+            # It took longer than its lease, and another has the event now. This was no crash.
+            db.execute(
+                "UPDATE events SET unanswered = 0 WHERE id = ? AND key = ? AND state <> 'dead'",
+                [row, claim.event.idempotency_key],
+            )
+            return
         is_too_old = ruling.verdict == "again" and now - held[0] > self._max_age
         if ruling.verdict == "delivered":
             made.fate = "delivered"
@@ -700,7 +740,7 @@ class Storage:
         self._leave(turn)
 
     def after_fork_in_child(self) -> None:
-        self._lock, self._turns = threading.RLock(), {}
+        self._lock, self._turns, self._in_hand = threading.RLock(), {}, {}
         if self._connection:
             _keep_for_ever(self._connection)
             self._connection, self._is_cut_off = None, True
