@@ -1043,6 +1043,41 @@ def test_no_exception_of_another_delivery_ends_the_sending(path: Path) -> None:
     assert ["a"] == [event.payload.event_name for event in odd.events]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        {},
+        {"success": 1},
+        {"success": False, "error": "x"},
+        {**failure(500), "success": 0},
+        {**failure(500), "status_code": "500"},
+        {**failure(500), "status_code": 2**70},
+        {**failure(500), "retry_after": float("nan")},
+        {**failure(500), "retry_after": "5"},
+        {**failure(500), "error": "\ud800"},
+        {**failure(500), "error": None},
+    ],
+)
+def test_what_is_no_result_is_tried_again(
+    path: Path, odd: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A delivery of one's own that answers oddly buries no event, however often it does."""
+
+    class Odd(Listing):
+        def deliver(self, event: Event) -> TrackResult:
+            self.events.append(event)
+            return cast("TrackResult", odd) if len(self.events) <= 8 else success("Listed")
+
+    listing = Odd()
+    with CMSClient(delivery=Outbox(path, through=listing, workers=1)) as client:
+        lead(client)
+        assert client.flush(timeout=20)
+        assert 9 == len(listing.events)
+    (warning,) = warnings_in(caplog)
+    assert warning.startswith("Events wait, for they cannot be handed on: ")
+
+
 @pytest.mark.parametrize("seconds", [None, "5", float("nan")])
 def test_another_delivery_says_how_long_it_takes(path: Path, seconds: Any) -> None:
     """A time that cannot be used is refused where the program starts."""

@@ -414,22 +414,18 @@ class _Senders:
         return None
 
     def _attempt(self, claim: Claim) -> Settlement:
-        result = self._sent_on(claim.event)
-        return Settlement(claim, verdicts.judge(result, claim.attempts, claim.unknown))
-
-    def _sent_on(self, event: Event) -> TrackResult:
-        """The result of one attempt. What a delivery of the user's own raises is a failure too."""
+        """Makes one attempt. What a delivery of the user's own raises is a failure too."""
         try:
-            result = self._carrier.deliver(event)
-            if result["success"] not in (True, False):
-                raise TypeError("This is no result")
+            result = self._carrier.deliver(claim.event)
+            ruling = verdicts.judge(result, claim.attempts, claim.unknown)
         except BaseException as error:  # noqa: BLE001, a cancelled task's or a timeout's too
             # Its text may hold what nobody may see.
-            name, key = type(error).__name__, event.idempotency_key
+            name, key = type(error).__name__, claim.event.idempotency_key
             self._carrier_trouble.begin("Events wait, for they cannot be handed on: %s", name)
-            return results.not_queued(f"It cannot be handed on: {name}.", key, attempts=1)
+            result = results.not_queued(f"It cannot be handed on: {name}.", key, attempts=1)
+            return Settlement(claim, verdicts.judge(result, claim.attempts, claim.unknown))
         self._carrier_trouble.end()
-        return result
+        return Settlement(claim, ruling)
 
     def _wait(self, news: int, seconds: float) -> None:
         """Waits until there may be something to send."""

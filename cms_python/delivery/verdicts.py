@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from cms_python import results
-from cms_python.delivery import retries
+from cms_python.delivery import check_seconds, retries
 from cms_python.results import TrackFailure, TrackResult
 
 __all__ = ["MOST_UNKNOWN", "Ruling", "Verdict", "backoff", "judge", "verdict"]
@@ -40,10 +40,11 @@ def judge(
     """The ruling on the result of one attempt.
 
     ``attempts`` counts the event's, this one included, ``unknown`` those before that failed since
-    the API did not know its click.
+    the API did not know its click. Raises what it does for what is no result.
     """
     if result["success"] is True:
         return Ruling("delivered", result)
+    _check(result)
     failure: TrackFailure = {**result, "attempts": attempts}
     status, lacks_click = failure["status_code"], _lacks_click(failure)
     ruling = verdict(failure, unknown + lacks_click, most_unknown)
@@ -55,6 +56,18 @@ def judge(
     wait = 0.0 if ruling == "pause" else max(backoff(attempts), asked)
     hold = wait if status == 429 else asked
     return Ruling(ruling, failure, status, failure["error"], wait, hold, lacks_click)
+
+
+def _check(failure: TrackFailure) -> None:
+    """Raises what it does for what is no failure: a delivery may be anybody's."""
+    if failure["success"] is not False or not failure.keys() >= TrackFailure.__required_keys__:
+        raise TypeError("This is no result")
+    status = failure["status_code"]
+    if not isinstance(status, int) or not 0 <= status < 1000:
+        raise TypeError("This is no status")
+    check_seconds("retry_after", failure["retry_after"] or 0.0)
+    # As the outbox's file and the log take it.
+    str.encode(failure["error"])
 
 
 def verdict(failure: TrackFailure, unknown: int, most_unknown: int = MOST_UNKNOWN) -> Verdict:
