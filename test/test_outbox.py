@@ -209,6 +209,63 @@ def test_a_key_given_twice_is_queued_once(path: Path, server: FaultServer) -> No
     assert ["order-7"] == server.keys
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"event_name": "signup_2"},
+        {"customer_external_id": "user_43"},
+        {"click_id": None},
+        {"click_id": "id_124"},
+        {"mode": "deferred"},
+    ],
+)
+def test_a_key_given_to_another_event_is_refused(path: Path, other: dict[str, Any]) -> None:
+    """A call never says that its event is queued while in truth another is."""
+    first: dict[str, Any] = {
+        "event_name": "signup", "customer_external_id": "user_42", "click_id": "id_123"
+    }  # fmt: skip
+    with writing(path) as (client, outbox):
+        client.track_lead(**first, idempotency_key="order-7")
+        refused = client.track_lead(**{**first, **other}, idempotency_key="order-7")
+        assert "error" in refused
+        assert ("validation_error", False, "order-7") == (
+            refused["type"], refused["retryable"], refused["idempotency_key"]
+        )  # fmt: skip
+        problem = "order-7 is that of another event in the queue: give each its own"
+        assert {"idempotency_key": problem} == refused["details"]
+        sale = client.track_sale(
+            "id_123", "signup", "user_42", "inv_1", 100, "USD", idempotency_key="order-7"
+        )
+        assert sale["success"] is False
+        assert 1 == outbox.stats().queued
+
+
+def test_a_repetition_may_tell_name_and_time_otherwise(path: Path) -> None:
+    """It is the same event all the same, and the one that was queued first is sent."""
+    with writing(path) as (client, _):
+        lead(client, idempotency_key="order-7", **PERSON)
+        later = datetime.now(timezone.utc) + timedelta(hours=1)
+        again = lead(client, idempotency_key="order-7", customer_name="J.", timestamp=later)
+        assert again["duplicate"] is True
+
+
+def test_the_key_of_an_event_that_cannot_be_read_queues_it_anew(
+    path: Path, server: FaultServer
+) -> None:
+    """What could not be sent is not taken for what is given now."""
+    with writing(path) as (client, outbox):
+        lead(client, "damaged", idempotency_key="order-7")
+        lead(client, "behind")
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("UPDATE events SET body = '{' WHERE id = 1")
+            db.commit()
+        assert lead(client, "whole", idempotency_key="order-7")["duplicate"] is False
+        assert (2, 0) == (outbox.stats().queued, outbox.stats().dead)
+    with opened(path, server.url) as (client, _):
+        assert client.flush(timeout=10)
+    assert ["behind", "whole"] == names(server)
+
+
 def test_a_dead_events_key_queues_the_mended_event(path: Path, server: FaultServer) -> None:
     """A call is never told that its event is queued while it lies among the dead."""
     server.behaviour = by_name({"wrong": answer(422, REFUSED)})
@@ -564,6 +621,15 @@ def test_many_events_of_which_one_has_no_room(path: Path) -> None:
         with pytest.raises(OutboxError, match="full"):
             outbox.add_all(leads(3, 4), "4 rows", after="2 rows")
         assert ("2 rows", 2) == (outbox.checkpoint(), outbox.stats().queued)
+
+
+def test_many_events_of_which_one_has_the_key_of_another(path: Path) -> None:
+    """None of them is queued, and the error says which key it is."""
+    with writing(path) as (client, outbox):
+        lead(client, idempotency_key="k2")
+        with pytest.raises(OutboxError, match="idempotency_key k2 is that of another event"):
+            outbox.add_all(leads(1, 2), "2 rows", after="")
+        assert ("", 1) == (outbox.checkpoint(), outbox.stats().queued)
 
 
 def test_two_programs_cannot_go_on_from_the_same_checkpoint(path: Path) -> None:

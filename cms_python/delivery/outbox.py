@@ -34,7 +34,7 @@ from cms_python.delivery.storage import (
     Settlement,
     Storage,
 )
-from cms_python.events import Event
+from cms_python.events import Event, InvalidEvent
 from cms_python.results import TrackResult
 
 __all__ = ["DeadEvent", "Outbox", "OutboxError", "OutboxStats"]
@@ -72,7 +72,9 @@ class Outbox(Delivery):
         max_events: how many events, queued and given up together, the file may hold. 1,000,000 by
             default.
         max_age: the seconds after which an event that cannot be delivered is given up, at its next
-            failure. 604,800 (7 days) by default.
+            failure. 604,800 (7 days) by default. Whatever its age, one is given up that the API
+            refuses, whose click is not known at five attempts, or at which a process crashed or was
+            killed five times in a row.
         on_full: what happens to an event that the file cannot take, because it is full, locked,
             read-only or damaged, or because the disk is full. ``"send"`` sends it at once, as a
             client without an outbox would, ``"refuse"`` returns a failure of the type
@@ -164,6 +166,8 @@ class Outbox(Delivery):
             ((row, duplicate),) = self._storage.add([event])
         except OutboxError as error:
             return self._without_file(event, error)
+        except InvalidEvent as invalid:
+            return results.invalid(invalid, event.idempotency_key)
         self._trouble.end()
         self._wake_senders()
         data = {"event_id": row, "queued": True, "duplicate": duplicate}
@@ -239,9 +243,13 @@ class Outbox(Delivery):
         ``checkpoint()`` gives it back. Returns how many were not queued already.
 
         Raises:
-            OutboxError: the file cannot take them, or holds another checkpoint than ``after``.
+            OutboxError: the file cannot take them, or holds another checkpoint than ``after``, or
+                one has the idempotency key of another event that is queued.
         """
-        added = self._storage.add([event.dated() for event in events], checkpoint, after)
+        try:
+            added = self._storage.add([event.dated() for event in events], checkpoint, after)
+        except InvalidEvent as error:
+            raise OutboxError(f"The events cannot be queued: {error}.") from None
         self._wake_senders()
         return sum(not duplicate for _, duplicate in added)
 

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Literal, NamedTuple, Optional, Union
 
 from cms_python.delivery.verdicts import Ruling
-from cms_python.events import Event
+from cms_python.events import Event, InvalidEvent
 
 __all__ = [
     "Claim",
@@ -230,7 +230,8 @@ class Storage:
     ) -> list[tuple[int, bool]]:
         """Keeps events, all or none, and a ``checkpoint`` with them in the place of ``after``.
 
-        Tells of each its id, and whether one with its key was queued already.
+        Tells of each its id, and whether it was queued already. Raises InvalidEvent where its key
+        is that of another event that is queued.
         """
         with self._transaction() as db:
             if checkpoint is not None:
@@ -394,11 +395,20 @@ class Storage:
     # Steps of a transaction
 
     def _add(self, db: sqlite3.Connection, event: Event, now: float) -> tuple[int, bool]:
+        key = event.idempotency_key
         known = db.execute(
-            "SELECT id, state FROM events WHERE key = ?", [event.idempotency_key]
+            "SELECT id, state, CAST(kind AS BLOB), CAST(body AS BLOB), CAST(key AS BLOB),"
+            " created_at FROM events WHERE key = ?",
+            [key],
         ).fetchone()
         if known and known[1] != "dead":
-            return known[0], True
+            queued = _readable(*known[2:])
+            if queued and _essence(queued) != _essence(event):
+                problem = f"{key} is that of another event in the queue: give each its own"
+                raise InvalidEvent({"idempotency_key": problem})
+            if queued:
+                return known[0], True
+            self._bury(db, known[0], 0, UNREADABLE)
         if known:
             # Who gives the key again wants the event sent, perhaps with what was wrong mended.
             db.execute("DELETE FROM events WHERE id = ?", [known[0]])
@@ -760,6 +770,13 @@ def _readable(kind: bytes, body: bytes, key: bytes, created_at: float) -> Option
         return Event.restored(kind.decode(), body.decode(), key.decode(), created_at)
     except Exception:  # noqa: BLE001, there is no telling what a damaged file holds
         return None
+
+
+def _essence(event: Event) -> dict[str, object]:
+    """What makes an event the one that it is; a repetition may tell the person's name otherwise."""
+    fields = type(event.payload).model_fields.items()
+    lasting = {name for name, field in fields if field.repr and name != "timestamp"}
+    return {"kind": event.kind, **event.payload.model_dump(include=lasting)}
 
 
 def _opened(path: Path, patience: float) -> sqlite3.Connection:
