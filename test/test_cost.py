@@ -34,7 +34,7 @@ import cms_python
 from cms_python import CMSClient
 from cms_python.events import is_idempotency_key
 
-OWN_CALLS = 117
+OWN_CALLS = 113
 TRANSPORT_RATIO = 0.83
 SLACK = 0.10
 # A collection of garbage may run somebody's finalizer in the midst of a call; the least has none.
