@@ -430,10 +430,10 @@ class SlowStore(Memory):
         self.entered = threading.Event()
         self.proceed = threading.Event()
 
-    def add(self, event: RecordedEvent) -> RecordedEvent:
+    def add(self, event: RecordedEvent, identity: str) -> RecordedEvent:
         self.entered.set()
         assert self.proceed.wait(10)
-        return super().add(event)
+        return super().add(event, identity)
 
 
 def test_a_repetition_waits_for_the_first_answer() -> None:
@@ -443,7 +443,9 @@ def test_a_repetition_waits_for_the_first_answer() -> None:
 
     def call(request_id: str) -> Call:
         body = json.dumps(SALE).encode()
-        return Call("/track/sale", body, "Bearer any", "application/json", "key-1", request_id)
+        return Call(
+            "/track/sale", "sale", body, "Bearer any", "application/json", "key-1", request_id
+        )
 
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(rules.answer, call("req_1"))
@@ -709,16 +711,17 @@ def test_the_sandbox_keeps_quiet(
 class BrokenStore(Memory):
     """Fails, as the sandbox itself never should."""
 
-    def add(self, event: RecordedEvent) -> RecordedEvent:  # noqa: ARG002 - the signature is given
+    def add(self, event: RecordedEvent, identity: str) -> RecordedEvent:  # noqa: ARG002 - it is given
         raise ZeroDivisionError
 
 
 def test_a_failure_of_the_sandbox_is_answered_too(caplog: pytest.LogCaptureFixture) -> None:
     """Even a bug in the sandbox is a 500 in the shape of an error, and tells itself in the log."""
     store = BrokenStore()
-    rules = Rules(load_contract(), store)
+    contract = load_contract()
+    rules = Rules(contract, store)
     faults = Faults(lambda _: None)
-    client = Client(Application(rules, store, faults, Streams(), "127.0.0.1"))
+    client = Client(Application(rules, contract.kinds, store, faults, Streams(), "127.0.0.1"))
     response = client.post("/track/lead", json=LEAD, headers={"Authorization": "Bearer any"})
 
     body = response.get_json()

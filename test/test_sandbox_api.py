@@ -266,6 +266,16 @@ def test_entries_are_found(four: Sandbox, query: str, expected: list[str]) -> No
     assert names(four, query) == expected
 
 
+def test_the_kinds_of_event_can_be_asked_for(sandbox: Sandbox) -> None:
+    """Each is what an entry has as its ``kind``, and what a query may ask for."""
+    send(sandbox, LEAD)
+    send(sandbox, SALE)
+    kinds = ask(sandbox, "kinds")
+
+    assert kinds == [entry["kind"] for entry in entries(sandbox)]
+    assert [len(entries(sandbox, f"kind={kind}")) for kind in kinds] == [1, 1]
+
+
 @pytest.mark.parametrize("stored", ["memory", "file"])
 def test_entries_are_paged_both_ways(stored: str, tmp_path: Path) -> None:
     """``last_id`` goes on to the newest, ``before`` goes back to the oldest."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, NoReturn
 
@@ -29,12 +29,16 @@ Action = Callable[[Request], Response]
 class Api:
     """Answers what is asked about the sandbox itself."""
 
-    def __init__(self, store: Store, faults: Faults, streams: Streams) -> None:
+    def __init__(
+        self, kinds: Sequence[str], store: Store, faults: Faults, streams: Streams
+    ) -> None:
+        self._kinds = kinds
         self._store = store
         self._faults = faults
         self._streams = streams
         self._actions: dict[str, dict[str, Action]] = {
             "healthz": {"GET": lambda _: _json({"status": "ok"})},
+            "kinds": {"GET": lambda _: _json(self._kinds)},
             "events": {"GET": self._list_events},
             "stats": {"GET": self._show_stats},
             "clicks": {"GET": self._list_clicks},
@@ -76,7 +80,7 @@ class Api:
     # What came
 
     def _list_events(self, request: Request) -> Response:
-        query = _read_query(request)
+        query = _read_query(request, self._kinds)
         with self._store.transaction():
             entries = self._store.entries(query)
             last_id, _ = self._store.last_ids()
@@ -101,11 +105,10 @@ class Api:
         with self._store.transaction():
             tallies = self._store.tallies()
             clicks = self._store.deferred_clicks()
-        totals = {name: tallies.get(name, 0) for name in ("leads", "sales", "refused")}
+        names = [*(f"{kind}s" for kind in self._kinds), "refused", "duplicates"]
         return _json(
             {
-                **totals,
-                "duplicates": tallies.get("duplicates", 0),
+                **{name: tallies.get(name, 0) for name in names},
                 "deferred_clicks": len(clicks),
                 "revenue": list(_revenue(tallies)),
                 "per_minute": list(_per_minute(tallies)),
@@ -197,14 +200,14 @@ def _json(content: Any) -> Response:
     return Response(json.dumps(content), content_type="application/json")
 
 
-def _read_query(request: Request) -> Query:
+def _read_query(request: Request, kinds: Sequence[str]) -> Query:
     given = request.args
     for name in given:
         if name not in _QUERY_FIELDS:
             _refuse(name, f"must be one of {', '.join(sorted(_QUERY_FIELDS))}")
     kind = given.get("kind")
-    if kind not in {None, "lead", "sale"}:
-        _refuse("kind", "must be lead or sale")
+    if kind is not None and kind not in kinds:
+        _refuse("kind", f"must be {' or '.join(kinds)}")
     limit = _read_number("limit", given.get("limit", str(KEPT)))
     if not 1 <= limit <= KEPT:
         _refuse("limit", f"must be a number from 1 to {KEPT}")

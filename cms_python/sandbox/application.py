@@ -6,7 +6,7 @@ import logging
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from werkzeug.wrappers import Request, Response
 from cms_python.sandbox.answers import Answer, Refusal
 from cms_python.sandbox.api import PREFIX, Api, refuse_method
 from cms_python.sandbox.assets import asset
-from cms_python.sandbox.entries import KIND_BY_PATH, Entry, make_entry
+from cms_python.sandbox.entries import Entry, make_entry
 from cms_python.sandbox.faults import Faults
 from cms_python.sandbox.rules import Call, Rules
 from cms_python.sandbox.store import Store
@@ -35,13 +35,20 @@ class Application:
     """The WSGI application of the sandbox."""
 
     def __init__(
-        self, rules: Rules, store: Store, faults: Faults, streams: Streams, host: str
+        self,
+        rules: Rules,
+        kinds: Mapping[str, str],
+        store: Store,
+        faults: Faults,
+        streams: Streams,
+        host: str,
     ) -> None:
         self._rules = rules
+        self._kinds = kinds
         self._store = store
         self._faults = faults
         self._streams = streams
-        self._api = Api(store, faults, streams)
+        self._api = Api([*kinds.values()], store, faults, streams)
         self._own_names = {"127.0.0.1", "localhost", "::1", host.lower()}
         # Told to listen on every address, it has more names than it can know.
         self._is_open = host in {"0.0.0.0", "::"}  # noqa: S104 - a comparison
@@ -91,17 +98,18 @@ class Application:
         return replace(answer, fault="delay", delay=seconds) if seconds else answer
 
     def _obey_rules(self, request: Request, request_id: str) -> Answer:
-        if request.path not in KIND_BY_PATH:
+        kind = self._kinds.get(request.path)
+        if kind is None:
             raise Refusal("not_found", "There is nothing at this address.")
         if request.method != "POST":
             refuse_method("POST")
-        return self._rules.answer(_call(request, request_id))
+        return self._rules.answer(_call(request, kind, request_id))
 
     def _record(
         self, request: Request, answer: Answer, headers: dict[str, str], request_id: str
     ) -> None:
         try:
-            entry = make_entry(request, answer, headers, request_id)
+            entry = make_entry(request, self._kinds.get(request.path), answer, headers, request_id)
             self._store.add_entry(entry, self._tell)
         except Exception:
             # The answer is worth more than the note of it.
@@ -190,12 +198,13 @@ def _headers(answer: Answer, request_id: str) -> dict[str, str]:
     return headers
 
 
-def _call(request: Request, request_id: str) -> Call:
+def _call(request: Request, kind: str, request_id: str) -> Call:
     body = request.get_data()
     if len(body) > _BODY_LIMIT:
         raise Refusal("payload_too_large", "The body is larger than 1 MiB.")
     return Call(
         path=request.path,
+        kind=kind,
         body=body,
         authorization=request.headers.get("Authorization", ""),
         content_type=request.headers.get("Content-Type", ""),

@@ -33,10 +33,13 @@ class Contract:
     """Checks requests against openapi.yaml. Safe to share between threads."""
 
     def __init__(self, document: dict[str, Any]) -> None:
+        #: The kind of event that each path takes.
+        self.kinds: dict[str, str] = {}
         self._bodies: dict[str, Any] = {}
         self._headers: dict[str, dict[str, Any]] = {}
         for path, item in _resolved(document["paths"], document).items():
             operation = item["post"]
+            self.kinds[path] = operation["x-kind"]
             body = operation["requestBody"]["content"]["application/json"]["schema"]
             # Made once: to make them anew costs far more than to use them.
             self._bodies[path] = _validator(body)

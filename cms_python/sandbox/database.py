@@ -21,7 +21,6 @@ from cms_python.sandbox.store import (
     Query,
     RecordedEvent,
     Store,
-    lead_identity,
     past_minutes,
     tallies,
 )
@@ -141,12 +140,9 @@ class Database(Store):
 
     # What the rules ask for
 
-    def add(self, event: RecordedEvent) -> RecordedEvent:
+    def add(self, event: RecordedEvent, identity: str) -> RecordedEvent:
         with self.transaction():
             event = replace(event, id=self._next("event"))
-            identity = _lead(event.customer_external_id, event.event_name)
-            if event.invoice_id is not None:
-                identity = json.dumps(event.invoice_id)
             document = json.dumps({**vars(event), "received_at": event.received_at.isoformat()})
             self._sql("INSERT INTO events VALUES (?, ?, ?)", event.id, identity, document)
             return event
@@ -155,13 +151,7 @@ class Database(Store):
         rows = self._sql("SELECT document FROM events ORDER BY id DESC LIMIT ?", KEPT)
         return [_event(json.loads(document)) for (document,) in reversed(rows)]
 
-    def lead(self, customer: str, event_name: str) -> RecordedEvent | None:
-        return self._event(_lead(customer, event_name))
-
-    def sale(self, invoice_id: str) -> RecordedEvent | None:
-        return self._event(json.dumps(invoice_id))
-
-    def _event(self, identity: str) -> RecordedEvent | None:
+    def event(self, identity: str) -> RecordedEvent | None:
         document = self._document("SELECT document FROM events WHERE identity = ?", identity)
         return None if document is None else _event(document)
 
@@ -280,10 +270,6 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
 
 def _cannot_use(path: Path, reason: str) -> OSError:
     return OSError(f"The sandbox cannot use {path}: {reason}")
-
-
-def _lead(customer: str, event_name: str) -> str:
-    return json.dumps(lead_identity(customer, event_name))
 
 
 def _event(document: dict[str, Any]) -> RecordedEvent:

@@ -11,7 +11,6 @@ from werkzeug.wrappers import Request
 
 from cms_python.sandbox.answers import Answer
 
-KIND_BY_PATH = {"/track/lead": "lead", "/track/sale": "sale"}
 _MASK = "\u2022\u2022\u2022\u2022"
 _SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie"}
 # Of a shorter token, four characters would be too much of it.
@@ -75,7 +74,9 @@ class Entry:
         return json.dumps(vars(self))
 
 
-def make_entry(request: Request, answer: Answer, headers: dict[str, str], request_id: str) -> Entry:
+def make_entry(
+    request: Request, kind: str | None, answer: Answer, headers: dict[str, str], request_id: str
+) -> Entry:
     """Describe a request that has its answer; the store gives the entry its id."""
     body = request.get_data()
     payload = _read_payload(body)
@@ -87,7 +88,7 @@ def make_entry(request: Request, answer: Answer, headers: dict[str, str], reques
     return Entry(
         id=0,
         received_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        kind=KIND_BY_PATH.get(request.path),
+        kind=kind,
         event_name=_text(event, "eventName"),
         customer_external_id=_text(event, "customerExternalId"),
         customer_name=_text(event, "customerName"),

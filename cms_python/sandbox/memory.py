@@ -15,7 +15,6 @@ from cms_python.sandbox.store import (
     Query,
     RecordedEvent,
     Store,
-    lead_identity,
     past_minutes,
     tallies,
 )
@@ -43,22 +42,18 @@ class Memory(Store):
     def _forget(self) -> None:
         self._events: deque[RecordedEvent] = deque(maxlen=KEPT)
         self._event_count = 0
-        self._leads: dict[tuple[str, str], RecordedEvent] = {}
-        self._sales: dict[str, RecordedEvent] = {}
+        self._by_identity: dict[str, RecordedEvent] = {}
         self._clicks: dict[str, str] = {}
         self._answers: dict[str, KeptAnswer] = {}
         self._entries: deque[Entry] = deque(maxlen=KEPT)
         self._tallies: Counter[str] = Counter()
 
-    def add(self, event: RecordedEvent) -> RecordedEvent:
+    def add(self, event: RecordedEvent, identity: str) -> RecordedEvent:
         with self._lock:
             self._event_count += 1
             event = replace(event, id=self._event_count)
             self._events.append(event)
-            if event.invoice_id is None:
-                self._leads[lead_identity(event.customer_external_id, event.event_name)] = event
-            else:
-                self._sales[event.invoice_id] = event
+            self._by_identity[identity] = event
             return event
 
     def events(self) -> list[RecordedEvent]:
@@ -71,11 +66,8 @@ class Memory(Store):
 
     # A single look-up or assignment in a dict needs no lock of its own.
 
-    def lead(self, customer: str, event_name: str) -> RecordedEvent | None:
-        return self._leads.get(lead_identity(customer, event_name))
-
-    def sale(self, invoice_id: str) -> RecordedEvent | None:
-        return self._sales.get(invoice_id)
+    def event(self, identity: str) -> RecordedEvent | None:
+        return self._by_identity.get(identity)
 
     def click(self, customer: str) -> str | None:
         return self._clicks.get(customer)

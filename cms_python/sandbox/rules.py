@@ -24,7 +24,6 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cms_python.sandbox.answers import Answer, Refusal, success
-from cms_python.sandbox.entries import KIND_BY_PATH
 from cms_python.sandbox.store import KeptAnswer, RecordedEvent, Store
 
 if TYPE_CHECKING:
@@ -33,9 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """A request to one of the paths above, with what the rules look at."""
+    """A request to a path of the contract, with what the rules look at."""
 
     path: str
+    kind: str
     body: bytes
     authorization: str
     content_type: str
@@ -107,8 +107,10 @@ class Rules:
             )
 
     def _carry_out(self, call: Call, payload: dict[str, Any]) -> Answer:
-        if KIND_BY_PATH[call.path] == "sale":
-            return self._record_sale(call, payload)
+        rules = {"lead": self._obey_lead, "sale": self._record_sale}
+        return rules[call.kind](call, payload)
+
+    def _obey_lead(self, call: Call, payload: dict[str, Any]) -> Answer:
         if payload.get("mode") == "deferred":
             return self._store_click(call, payload)
         return self._record_lead(call, payload)
@@ -141,21 +143,24 @@ class Rules:
         click_id = payload.get("clickId", stored)
         if click_id is None:
             _refuse_unknown_click()
-        earlier = self._store.lead(payload["customerExternalId"], payload["eventName"])
+        name = " ".join(payload["eventName"].casefold().split())
+        identity = _identity(call, payload["customerExternalId"], name)
+        earlier = self._store.event(identity)
         if earlier is not None:
             data = _describe(replace(earlier, duplicate=True))
             answer = success("This lead had been recorded before.", data, call.request_id)
             return replace(answer, duplicate=True)
         event = _event(call, payload, click_id, deferred="clickId" not in payload)
-        return replace(_recorded(self._store.add(event)), counted=True)
+        return replace(_recorded(self._store.add(event, identity)), counted=True)
 
     def _record_sale(self, call: Call, payload: dict[str, Any]) -> Answer:
-        earlier = self._store.sale(payload["invoiceId"])
+        identity = _identity(call, payload["invoiceId"])
+        earlier = self._store.event(identity)
         if earlier is not None:
             return self._answer_known_invoice(call, earlier)
         stored = self._store.click(payload["customerExternalId"])
         event = _event(call, payload, stored or payload["clickId"], deferred=stored is not None)
-        return replace(_recorded(self._store.add(event)), counted=True)
+        return replace(_recorded(self._store.add(event, identity)), counted=True)
 
     def _answer_known_invoice(self, call: Call, earlier: RecordedEvent) -> Answer:
         if self._duplicates == "replay":
@@ -198,10 +203,15 @@ def _refuse_unknown_click() -> NoReturn:
     )
 
 
+def _identity(call: Call, *parts: str) -> str:
+    """What makes two events of a kind the same one."""
+    return json.dumps([call.kind, *parts])
+
+
 def _event(call: Call, payload: dict[str, Any], click_id: str, deferred: bool) -> RecordedEvent:
     return RecordedEvent(
         id=0,  # the store gives the real one
-        kind=KIND_BY_PATH[call.path],
+        kind=call.kind,
         payload=payload,
         click_id=click_id,
         event_name=payload["eventName"],
@@ -232,6 +242,6 @@ def _describe(event: RecordedEvent) -> dict[str, Any]:
         "duplicate": event.duplicate,
         "deferred": event.deferred,
     }
-    if event.kind == "sale":
+    if event.invoice_id is not None:
         data.update(invoiceId=event.invoice_id, amount=event.amount, currency=event.currency)
     return data

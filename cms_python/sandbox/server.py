@@ -174,9 +174,10 @@ class Sandbox:
         with self._lock:
             if self._server is not None:
                 return
-            rules = Rules(load_contract(), self._store, self._token, self._duplicates)
+            contract = load_contract()
+            rules = Rules(contract, self._store, self._token, self._duplicates)
             self._application = Application(
-                rules, self._store, self._faults, self._streams, self._host
+                rules, contract.kinds, self._store, self._faults, self._streams, self._host
             )
             self._store.open()
             self._server = self._listen(self._application)

@@ -105,20 +105,16 @@ class Store(ABC):
     # What the rules ask for
 
     @abstractmethod
-    def add(self, event: RecordedEvent) -> RecordedEvent:
-        """Store an event under the next id."""
+    def add(self, event: RecordedEvent, identity: str) -> RecordedEvent:
+        """Store an event under the next id, to be found again by what makes two events the same."""
 
     @abstractmethod
     def events(self) -> list[RecordedEvent]:
         """The newest events, in the order of arrival."""
 
     @abstractmethod
-    def lead(self, customer: str, event_name: str) -> RecordedEvent | None:
-        """The lead that this customer and event name have made before."""
-
-    @abstractmethod
-    def sale(self, invoice_id: str) -> RecordedEvent | None:
-        """The sale of this invoice."""
+    def event(self, identity: str) -> RecordedEvent | None:
+        """The event that was added under this identity."""
 
     @abstractmethod
     def deferred_clicks(self) -> dict[str, str]:
@@ -157,11 +153,6 @@ class Store(ABC):
     @abstractmethod
     def tallies(self) -> dict[str, int]:
         """What ``tallies()`` of every entry since the last reset add up to."""
-
-
-def lead_identity(customer: str, event_name: str) -> tuple[str, str]:
-    """What makes two leads the same one."""
-    return customer, " ".join(event_name.casefold().split())
 
 
 def tallies(entry: Entry) -> Iterator[tuple[str, int]]:

@@ -14,6 +14,7 @@ const rows = new Map();      // id → row, the oldest first
 const known = new Map();     // id → entry, whatever the search and filter
 const places = new Map();    // currency → digits after the point
 const state = { lastId: 0, filter: 'all', search: '', before: null, open: null, active: null, pending: [], loads: 0, loading: false };
+let kinds = [];               // of event, as the contract names them
 let faults = [];
 
 // ---- small helpers
@@ -116,7 +117,8 @@ function money(entry) {
 }
 
 const isRefused = (entry) => entry.status >= 400;
-const kindName = (entry) => ({ lead: 'Lead', sale: 'Sale' }[entry.kind] ?? 'Other');
+const capital = (word) => word[0].toUpperCase() + word.slice(1);
+const kindName = (entry) => (entry.kind ? capital(entry.kind) : 'Other');
 const faultMark = (kind) => (kind === 'status' ? 'fault' : `fault: ${kind.replaceAll('_', ' ')}`);
 
 function statusBadge(entry) {
@@ -177,7 +179,7 @@ function searchable(entry) {
 
 function query() {
   const asked = new URLSearchParams({ limit: CAP });
-  if (state.filter === 'lead' || state.filter === 'sale') asked.set('kind', state.filter);
+  if (kinds.includes(state.filter)) asked.set('kind', state.filter);
   if (state.search) asked.set('search', state.search);
   if (state.before) asked.set('before', state.before);
   return asked;
@@ -478,8 +480,8 @@ function eventLink(id, current) {
 
 async function loadStats() {
   const stats = await api('/stats');
-  const counts = { leads: stats.leads, sales: stats.sales, refused: stats.refused, duplicates: stats.duplicates, deferred: stats.deferred_clicks };
-  for (const [name, count] of Object.entries(counts)) $(`count-${name}`).textContent = count.toLocaleString('en');
+  const names = [...kinds.map((kind) => `${kind}s`), 'refused', 'duplicates', 'deferred_clicks'];
+  for (const name of names) $(`count-${name}`).textContent = stats[name].toLocaleString('en');
   $('count-refused').parentElement.classList.toggle('alarm', stats.refused > 0);
   stats.revenue.forEach((each) => places.set(each.currency, each.exponent));
   $('revenue').replaceChildren(...stats.revenue.map((each) => h('li', {}, h('span', {}, each.currency), h('span', {}, grouped(each.display)))));
@@ -584,6 +586,7 @@ function showConnection(name, text) {
 // A server that comes back may have forgotten everything, so the list is loaded anew each time.
 async function connect() {
   try {
+    if (!kinds.length) showKinds(await api('/kinds'));
     await load();
   } catch {
     reconnect();
@@ -610,6 +613,16 @@ function startOver() {
 }
 
 // ---- the beginning
+
+// A counter and a filter for each kind, before those of what was refused.
+function showKinds(found) {
+  kinds = found;
+  for (const kind of kinds) {
+    const name = `${capital(kind)}s`;
+    $('count-refused').parentElement.before(h('div', {}, h('dt', {}, name), h('dd', { id: `count-${kind}s` }, '0')));
+    $('filter-refused').before(h('label', {}, h('input', { type: 'radio', name: 'filter', value: kind }), h('span', {}, name)));
+  }
+}
 
 function showSetup() {
   $('origin').textContent = location.origin;
