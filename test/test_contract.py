@@ -116,13 +116,15 @@ def test_requests_forbid_unknown_fields_and_answers_allow_them() -> None:
 @pytest.mark.parametrize(("path", "operation"), OPERATIONS)
 def test_each_operation_is_a_method_of_the_api(path: str, operation: dict[str, Any]) -> None:
     """trackLead is TrackingApi.track_lead, with and without the whole answer."""
-    name = {"trackLead": "track_lead", "trackSale": "track_sale"}[operation["operationId"]]
-    assert path == "/track/" + name.removeprefix("track_")
+    kind = operation["x-kind"]
+    name = f"track_{kind}"
+    assert operation["operationId"] == f"track{kind.capitalize()}"
+    assert path == f"/track/{kind}"
     assert operation["tags"] == ["Tracking"]
     for method in (name, f"{name}_with_http_info"):
         parameters = inspect.signature(getattr(TrackingApi, method)).parameters
         assert list(parameters)[1:] == [
-            f"{name.removeprefix('track_')}_payload", "idempotency_key", "_request_timeout"
+            f"{kind}_payload", "idempotency_key", "_request_timeout"
         ]  # fmt: skip
 
 

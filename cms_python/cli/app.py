@@ -15,7 +15,7 @@ from cms_python.cli.common import DEBUG, INTERRUPTED, refuse_token
 from cms_python.cli.completion import answer_shell, completion
 from cms_python.cli.importing import import_
 from cms_python.cli.sandbox import sandbox
-from cms_python.cli.track import lead, sale
+from cms_python.cli.track import COMMANDS
 
 __all__ = ["app", "run"]
 
@@ -33,7 +33,7 @@ def app(context: click.Context) -> None:
         context.color = False
 
 
-for command in (check, lead, sale, import_, outbox.group, sandbox, completion):
+for command in (check, *COMMANDS, import_, outbox.group, sandbox, completion):
     app.add_command(command)
 
 

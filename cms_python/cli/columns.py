@@ -14,6 +14,7 @@ from typing import Any, Literal, Optional
 from dateutil.parser import isoparse
 
 from cms_python import CMSClient, money
+from cms_python.api.tracking_api import PAYLOADS
 from cms_python.cli.rows import Row
 from cms_python.events import Event, EventKind, InvalidEvent
 
@@ -32,10 +33,9 @@ def _arguments(method: Any) -> dict[str, bool]:
 
 
 ARGUMENTS: dict[EventKind, dict[str, bool]] = {
-    "lead": _arguments(CMSClient.track_lead),
-    "sale": _arguments(CMSClient.track_sale),
+    kind: _arguments(getattr(CMSClient, f"track_{kind}")) for kind in PAYLOADS
 }
-FIELDS = (KIND, *dict.fromkeys([*ARGUMENTS["sale"], *ARGUMENTS["lead"]]))
+FIELDS = (KIND, *dict.fromkeys(name for names in ARGUMENTS.values() for name in names))
 
 
 class ColumnError(Exception):
@@ -154,7 +154,8 @@ class Columns:
         held = {*names, *self._rules.defaults}
         kind = self._rules.kind
         if kind is None and KIND not in held:
-            raise ColumnError("nothing says what the rows are: pass --kind lead or --kind sale")
+            choice = " or ".join(f"--kind {each}" for each in ARGUMENTS)
+            raise ColumnError(f"nothing says what the rows are: pass {choice}")
         if kind is not None:
             needed = [name for name, required in ARGUMENTS[kind].items() if required]
             lacking = [name for name in needed if name not in held]
@@ -168,11 +169,12 @@ class Columns:
         kind = given.strip().lower() if isinstance(given, str) else given
         if kind is None or kind == "":
             kind = self._rules.kind
-        if kind not in ARGUMENTS:
-            raise InvalidEvent({KIND: "must be lead or sale"})
-        if self._rules.kind not in {None, kind}:
-            raise InvalidEvent({KIND: f"is {kind}, and --kind says {self._rules.kind}"})
-        return "lead" if kind == "lead" else "sale"
+        for known in ARGUMENTS:
+            if kind == known:
+                if self._rules.kind not in {None, known}:
+                    raise InvalidEvent({KIND: f"is {known}, and --kind says {self._rules.kind}"})
+                return known
+        raise InvalidEvent({KIND: f"must be {' or '.join(ARGUMENTS)}"})
 
     def _convert(self, given: dict[str, Any]) -> dict[str, str]:
         """Turns texts into what the facade takes; tells what cannot be."""

@@ -16,7 +16,7 @@ import click
 from dateutil.parser import isoparse
 
 from cms_python import Outbox
-from cms_python.cli.columns import FIELDS, ColumnError, Columns, Rules
+from cms_python.cli.columns import ARGUMENTS, FIELDS, ColumnError, Columns, Rules
 from cms_python.cli.common import (
     INTERRUPTED,
     Command,
@@ -48,7 +48,7 @@ EXAMPLES = (
 @click.command("import", cls=Command, examples=EXAMPLES)
 @click.argument("file", metavar="FILE|-")
 @click.option(
-    "--kind", type=click.Choice(["lead", "sale"]), help="What the rows are, if no column says."
+    "--kind", type=click.Choice(list(ARGUMENTS)), help="What the rows are, if no column says."
 )
 @click.option("--map", "fields", multiple=True, metavar="COLUMN=FIELD", help="What a column holds.")
 @click.option(

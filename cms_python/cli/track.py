@@ -1,4 +1,4 @@
-"""``cms-python lead`` and ``cms-python sale``: one event, its arguments as options."""
+"""``cms-python lead`` and its like for each kind: one event, its arguments as options."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 
 from cms_python import CMSClient, Delivery, Event, TrackResult
+from cms_python.api.tracking_api import PAYLOADS
 from cms_python.cli.common import Command, Connection, connection_options, print_json
 from cms_python.results import success
 
-__all__ = ["lead", "sale"]
+__all__ = ["COMMANDS"]
 
 _ARGUMENT = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 _CENTS = re.compile(r"-?[0-9]{1,18}")
@@ -21,6 +22,19 @@ _CENTS = re.compile(r"-?[0-9]{1,18}")
 _OWN_HELP = {
     "timestamp": "When it happened, in ISO 8601, such as 2026-01-31T09:30:00Z; without a zone it is"
     " local time. By default the time of arrival counts.",
+}
+_EXAMPLES: dict[str, Sequence[str]] = {
+    "lead": (
+        "cms-python lead --event-name signup_started --customer-external-id user_42 \\",
+        "    --click-id id_123",
+        "cms-python lead --event-name lead_captured --customer-external-id user_42 \\",
+        "    --click-id id_123 --mode deferred",
+        "cms-python lead --event-name kyc_completed --customer-external-id user_42 --dry-run",
+    ),
+    "sale": (
+        "cms-python sale --event-name purchase_completed --customer-external-id user_42 \\",
+        "    --click-id id_123 --invoice-id inv_987 --amount 4999 --currency USD",
+    ),
 }
 
 
@@ -42,8 +56,9 @@ class _Preview(Delivery):
         return success("Dry run: nothing was sent", data)
 
 
-def _command(method: Callable[..., TrackResult], examples: Sequence[str]) -> click.Command:
-    """The command that calls a method of CMSClient and takes its arguments as options."""
+def _command(kind: str) -> click.Command:
+    """The command that tracks an event of a kind and takes the method's arguments as options."""
+    method: Callable[..., TrackResult] = getattr(CMSClient, f"track_{kind}")
 
     @click.option(
         "--dry-run", is_flag=True, help="Show what would be sent, and send nothing. Needs no token."
@@ -58,8 +73,8 @@ def _command(method: Callable[..., TrackResult], examples: Sequence[str]) -> cli
     for option in reversed(_options(method)):
         track = option(track)
     summary = (inspect.getdoc(method) or "").partition("\n")[0]
-    name = method.__name__.rpartition("_")[2]
-    return click.command(name, cls=Command, help=summary, examples=examples)(track)
+    examples = _EXAMPLES.get(kind, ())
+    return click.command(kind, cls=Command, help=summary, examples=examples)(track)
 
 
 def _options(method: Callable[..., Any]) -> list[Callable[[Any], Any]]:
@@ -104,20 +119,4 @@ def _preview_client(connection: Connection) -> CMSClient:
         raise click.UsageError(f"{error}.") from None
 
 
-lead = _command(
-    CMSClient.track_lead,
-    [
-        "cms-python lead --event-name signup_started --customer-external-id user_42 \\",
-        "    --click-id id_123",
-        "cms-python lead --event-name lead_captured --customer-external-id user_42 \\",
-        "    --click-id id_123 --mode deferred",
-        "cms-python lead --event-name kyc_completed --customer-external-id user_42 --dry-run",
-    ],
-)
-sale = _command(
-    CMSClient.track_sale,
-    [
-        "cms-python sale --event-name purchase_completed --customer-external-id user_42 \\",
-        "    --click-id id_123 --invoice-id inv_987 --amount 4999 --currency USD",
-    ],
-)
+COMMANDS = [_command(kind) for kind in PAYLOADS]
