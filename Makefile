@@ -3,8 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 GENERATED := cms_python/api cms_python/models cms_python/api_client.py cms_python/api_response.py \
 	cms_python/configuration.py cms_python/exceptions.py cms_python/rest.py
-PAGES := docs/ErrorResponse.md docs/LeadPayload.md docs/SalePayload.md docs/TrackResponse.md \
-	docs/TrackingApi.md
+PAGES := docs/*Payload.md docs/ErrorResponse.md docs/TrackResponse.md docs/TrackingApi.md
 
 .PHONY: help demo test check generate reference site screenshots clean
 

@@ -179,6 +179,43 @@ def test_the_filter_shows_leads_sales_or_refusals(page: Page, client: CMSClient)
     expect(names(page)).to_have_text(["demo", "kyc"])
 
 
+@pytest.fixture
+def refunds(tmp_path: Path) -> Iterator[str]:
+    """The address of a sandbox whose contract has refunds in the place of sales."""
+    package = Path(__file__).parent.parent / "cms_python"
+    shutil.copytree(package, tmp_path / "cms_python")
+    contract = tmp_path / "cms_python" / "openapi.yaml"
+    text = contract.read_text(encoding="utf-8")
+    for of_sales in ("/track/sale", "x-kind: sale"):
+        text = text.replace(of_sales, of_sales.replace("sale", "refund"))
+    contract.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "cms_python.sandbox", "--port", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().rstrip("\n")
+        process.terminate()
+
+
+def test_the_kinds_of_event_are_those_of_the_contract(browser: Browser, refunds: str) -> None:
+    """Each has a filter and a counter, without a change of the page."""
+    for kind in ("lead", "refund"):
+        urllib3.request("POST", f"{refunds}/track/{kind}", json={"eventName": f"a {kind}"})
+    visitor = Visitor(browser)
+    page = visitor.open(refunds)
+    expect(page.locator("#rows .kind")).to_have_text(["Refund", "Lead"])
+    expect(page.locator(".counters dt")).to_have_text(
+        ["Leads", "Refunds", "Refused", "Duplicates", "Stored clicks"]
+    )
+    page.get_by_role("radio", name="Refunds").check()
+    expect(names(page)).to_have_text(["a refund"])
+    urllib3.request("POST", f"{refunds}/track/lead", json={"eventName": "another lead"})
+    urllib3.request("POST", f"{refunds}/track/refund", json={"eventName": "another refund"})
+    expect(names(page)).to_have_text(["another refund", "a refund"])
+    page.close()
+    assert [] == visitor.troubles
+
+
 def test_the_search_finds_customers_clicks_and_invoices(page: Page, client: CMSClient) -> None:
     """Letter case does not matter, and events that arrive later are searched as well."""
     lead(client, "signup", customer_name="Jane Doe")
