@@ -23,7 +23,16 @@ from fault_server import (
     silent,
 )
 
-from cms_python import ApiClient, ApiException, CMSClient, Configuration, LeadPayload, TrackingApi
+from cms_python import (
+    ApiClient,
+    ApiException,
+    CMSClient,
+    Configuration,
+    Event,
+    LeadPayload,
+    TrackingApi,
+)
+from cms_python.delivery import jobs
 
 TOKEN = "s3cret.t0ken"
 PROXY = "http://me:pr0xy-s3cret@127.0.0.1:9"
@@ -104,6 +113,20 @@ def test_a_refused_call_shows_no_secret(emitted: list[str]) -> None:
     long = {name: value * 100 for name, value in PERSON.items()}
     client = CMSClient(TOKEN)
     emitted += shown(client.track_lead("", "user_1", **long))  # type: ignore[arg-type]  # only texts
+
+
+@pytest.mark.parametrize("quoting", [QUOTING, {"success": True, "data": SENT}])
+@pytest.mark.parametrize("status", [200, 422, 503])
+def test_an_outcome_shows_no_secret(
+    status: int, quoting: dict[str, Any], emitted: list[str]
+) -> None:
+    """A worker may log what became of a job: neither the job nor the server's words show."""
+    fields = {"event_name": "signup", "customer_external_id": "user_1", "click_id": "id_1"}
+    job = Event.create("lead", {**fields, **PERSON}).to_dict()
+    with FaultServer(answer(status, quoting)) as server, CMSClient(TOKEN, server.url) as client:
+        outcome = jobs.deliver(job, client)
+    emitted += [repr(outcome), str(outcome)]
+    assert outcome.verdict in repr(outcome)
 
 
 @pytest.mark.parametrize("name", BEHAVIOURS)

@@ -9,7 +9,7 @@ import functools
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Optional
 
 from cms_python import results
@@ -43,13 +43,15 @@ class Outcome:
     - ``wait``: the seconds until the next attempt; 0.0 unless the verdict is ``"again"``.
     - ``event``: the event, None if the job holds none that can be read.
     - ``result``: the dict that the attempt came to, None if it was too early for one.
+
+    Its repr leaves out ``job`` and ``result``, which may hold the customer's data.
     """
 
     verdict: Literal["delivered", "again", "dead"]
-    job: dict[str, Any]
+    job: dict[str, Any] = field(repr=False)
     wait: float
     event: Optional[Event]
-    result: Optional[TrackResult]
+    result: Optional[TrackResult] = field(repr=False)
 
 
 def deliver(
