@@ -6,8 +6,10 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Optional
@@ -49,9 +51,18 @@ class Broker(ABC):
         """Whether this machine has the server."""
 
     @property
-    @abstractmethod
     def url(self) -> str:
         """What Celery calls the broker."""
+        return self.url_at(self.port)
+
+    @staticmethod
+    @abstractmethod
+    def url_at(port: int) -> str:
+        """What Celery calls it where another port leads to it."""
+
+    @abstractmethod
+    def empty(self) -> None:
+        """Forgets all that is queued."""
 
     @abstractmethod
     def _command(self) -> tuple[list[str], dict[str, str]]:
@@ -102,9 +113,9 @@ class Redis(Broker):
     def is_installed() -> bool:
         return shutil.which("redis-server") is not None
 
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+    @staticmethod
+    def url_at(port: int) -> str:
+        return f"redis://127.0.0.1:{port}/0"
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
         line = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
@@ -114,7 +125,6 @@ class Redis(Broker):
         return self._connects() and b"PONG" in self._said(b"PING")
 
     def empty(self) -> None:
-        """Forgets all that is queued."""
         assert self._said(b"FLUSHALL") == b"+OK\r\n"
 
     def held(self) -> int:
@@ -130,15 +140,15 @@ class Redis(Broker):
 class RabbitMQ(Broker):
     """RabbitMQ, with a node, a cookie and ports of its own."""
 
-    transport_options = MappingProxyType({"confirm_publish": True})
+    transport_options = MappingProxyType({})
 
     @staticmethod
     def is_installed() -> bool:
         return RABBITMQ.exists()
 
-    @property
-    def url(self) -> str:
-        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+    @staticmethod
+    def url_at(port: int) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{port}//"
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
         plugins = self.folder / "enabled_plugins"
@@ -159,6 +169,13 @@ class RabbitMQ(Broker):
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
 
+    def empty(self) -> None:
+        from kombu import Connection, Queue
+
+        with Connection(self.url) as connection:
+            for name in ("celery", "dead_letters"):
+                Queue(name, channel=connection.default_channel).delete()
+
     def stop(self) -> None:
         super().stop()
         # Erlang's port mapper, which the server has started, would stay.
@@ -171,3 +188,51 @@ class RabbitMQ(Broker):
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             connection.sendall(b"AMQP\x00\x00\x09\x01")
             return connection.recv(1) == b"\x01"
+
+
+class LossyWire:
+    """A way to a broker. It loses, once, what a client writes with a certain text in it.
+
+    The connection ends there, so that the client has written all of it and the broker has nothing.
+    """
+
+    def __init__(self, port: int, text: bytes) -> None:
+        self._broker, self._text = ("127.0.0.1", port), text
+        self._has_lost = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+
+    def __enter__(self) -> LossyWire:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def wait_for_loss(self, seconds: float) -> None:
+        assert self._has_lost.wait(seconds)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            broker = socket.create_connection(self._broker)
+            for ends in ((client, broker, self._text), (broker, client, None)):
+                threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, text: Optional[bytes]) -> None:
+        seen = b""
+        with suppress(OSError):
+            while data := source.recv(65536):
+                seen = seen[-1000:] + data
+                if text and text in seen and not self._has_lost.is_set():
+                    self._has_lost.set()
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()

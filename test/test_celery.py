@@ -19,9 +19,18 @@ from typing import IO, Any, Literal, cast
 
 import pytest
 from books import Books
-from brokers import Broker, RabbitMQ, Redis, skip_without
+from brokers import Broker, LossyWire, RabbitMQ, Redis, skip_without
 from command import environment
-from fault_server import FaultServer, Visit, answer, echo, every_time, in_turn, nobody_listens
+from fault_server import (
+    Behaviour,
+    FaultServer,
+    Visit,
+    answer,
+    echo,
+    every_time,
+    in_turn,
+    nobody_listens,
+)
 from needed import IS_CI
 from waiting import wait_until
 
@@ -139,13 +148,27 @@ def piped(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
+class Brokers:
+    """One Redis and one RabbitMQ for the tests that do not stop them, started when one asks."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+        self._running: dict[type[Broker], Broker] = {}
+
+    def emptied(self, kind: type[Broker]) -> Broker:
+        skip_without(kind)
+        if kind not in self._running:
+            folder = self._folder / kind.__name__
+            folder.mkdir()
+            self._running[kind] = self._stack.enter_context(kind(folder))
+        self._running[kind].empty()
+        return self._running[kind]
+
+
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    """One Redis for the tests that do not stop it."""
-    skip_without(Redis)
-    broker = Redis(tmp_path_factory.mktemp("redis"))
-    with broker:
-        yield broker
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    with ExitStack() as stack:
+        yield Brokers(tmp_path_factory.mktemp("brokers"), stack)
 
 
 @pytest.fixture
@@ -155,12 +178,17 @@ def api() -> Iterator[FaultServer]:
 
 
 @pytest.fixture
-def shop(redis: Redis, api: FaultServer, tmp_path: Path) -> Iterator[Shop]:
-    """A shop whose queue is empty."""
-    made = Shop(redis, api.url, tmp_path)
-    redis.empty()
+def shop(
+    request: pytest.FixtureRequest, brokers: Brokers, api: FaultServer, tmp_path: Path
+) -> Iterator[Shop]:
+    """A shop whose queue is empty, on Redis unless the test names another broker."""
+    made = Shop(brokers.emptied(getattr(request, "param", Redis)), api.url, tmp_path)
     yield made
     assert PERSONAL not in (made.log.read_text("utf-8") if made.log.exists() else "")
+
+
+on_each_broker = pytest.mark.parametrize("shop", [Redis, RabbitMQ], indirect=True)
+on_rabbitmq = pytest.mark.parametrize("shop", [RabbitMQ], indirect=True)
 
 
 class Turmoil:
@@ -260,8 +288,9 @@ def test_a_process_and_its_children_track(shop: Shop, api: FaultServer) -> None:
     assert set("1234") == {each.json["eventName"] for each in api.requests}
 
 
+@on_each_broker
 def test_nothing_is_sent_sooner_than_the_server_asks(shop: Shop, api: FaultServer) -> None:
-    """Though this broker gives to another worker what one holds for longer than 4 seconds."""
+    """Though this Redis gives to another worker what one holds for longer than 4 seconds."""
     later = answer(429, {"success": False, "error": "Slow down"}, {"Retry-After": "6"})
     api.behaviour = in_turn(later, echo)
     with shop.worker():
@@ -272,6 +301,7 @@ def test_nothing_is_sent_sooner_than_the_server_asks(shop: Shop, api: FaultServe
     assert (refused.key, refused.body) == (delivered.key, delivered.body)
 
 
+@on_each_broker
 def test_a_follow_up_that_overtakes_its_deferred_lead_arrives(shop: Shop, sandbox: Sandbox) -> None:
     """A queue keeps no order; an event whose click is not known yet is tried again."""
     shop.worker_env["CMS_HOST"] = sandbox.url
@@ -298,6 +328,25 @@ def test_what_is_given_up_stands_in_the_dead_letter_queue(shop: Shop, api: Fault
     assert again.key == refused.key
     assert third.at - again.at >= DEAD_LETTER_PAUSE
     assert len(rest) <= 1
+
+
+@on_rabbitmq
+@pytest.mark.parametrize(
+    ("refusal", "verdict"), [(busy, "delivered"), (answer(422, {"error": "Odd"}), "dead")]
+)
+def test_what_a_worker_gives_back_is_not_lost_on_its_way(
+    refusal: Behaviour, verdict: str, shop: Shop, api: FaultServer
+) -> None:
+    """The connection breaks when it is written; the task ends only once RabbitMQ has confirmed."""
+    api.behaviour = in_turn(refusal, echo)
+    with LossyWire(shop.broker.port, b'"idempotency_key"') as wire:
+        shop.worker_env["TEST_BROKER"] = shop.broker.url_at(wire.port)
+        with shop.worker():
+            shop.track("a")
+            wire.wait_for_loss(40)
+            wait_until(lambda: shop.has_noted(f"a {verdict}"), 40)
+        with shop.worker("--queues", "celery,dead_letters"):
+            wait_until(lambda: shop.has_noted("a delivered"), 40)
 
 
 def test_a_call_does_not_wait_for_a_broker_that_is_down(

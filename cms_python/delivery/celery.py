@@ -11,12 +11,14 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn, Optional, Union
 
 from celery import Celery, Task, shared_task
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Reject
 from kombu import Connection, Producer
+from kombu.pools import producers
 
 from cms_python import results
 from cms_python.client import CMSClient
@@ -198,26 +200,8 @@ class _Publisher(Delivery):
             _inherited.append(self._connection)
             self._connection, self._process = None, os.getpid()
         if self._connection is None:
-            self._connection = self._app.connection_for_write(
-                connect_timeout=STEP_TIMEOUT,
-                heartbeat=0,
-                transport_options=self._transport_options(),
-            )
+            self._connection = _connection_of(self._app)
         return self._connection
-
-    def _transport_options(self) -> dict[str, Any]:
-        """Those of the application, where it has some, with bounds for all that takes time."""
-        bounds = {
-            "max_retries": 1,
-            "interval_start": 0,
-            "connect_retries_timeout": STEP_TIMEOUT,
-            "socket_timeout": STEP_TIMEOUT,
-            "socket_connect_timeout": STEP_TIMEOUT,
-            "read_timeout": STEP_TIMEOUT,
-            "write_timeout": STEP_TIMEOUT,
-        }
-        # RabbitMQ alone needs to be asked to say that it has a message.
-        return {**bounds, **self._app.conf.broker_transport_options, "confirm_publish": True}
 
 
 class _Worker:
@@ -303,14 +287,15 @@ def _try_later(task: Task[Any, Any], outcome: Outcome) -> NoReturn:
     """Gives the job back to the broker; one that must wait for longer comes here in between."""
     try:
         countdown = min(outcome.wait, _longest_countdown(task.app))
-        # An application's annotations for all tasks may bound retries; what is lost is ours.
-        raise task.retry(
-            (outcome.job,), countdown=countdown, max_retries=UNBOUNDED, **_shown(outcome.job)
-        )
-    except Retry:
-        raise
+        with _confirming_producer(task.app) as producer:
+            # An application's annotations for all tasks may bound retries; what is lost is ours.
+            told = task.retry(
+                (outcome.job,), countdown=countdown, max_retries=UNBOUNDED, throw=False,
+                producer=producer, **_shown(outcome.job),
+            )  # fmt: skip
     except Exception as error:  # noqa: BLE001, Celery would drop what it cannot publish
         _put_back(error)
+    raise told
 
 
 def _move(task: Task[Any, Any], outcome: Outcome, queue: str) -> None:
@@ -319,9 +304,40 @@ def _move(task: Task[Any, Any], outcome: Outcome, queue: str) -> None:
         options: dict[str, Any] = _shown(outcome.job)
         if (task.request.delivery_info or {}).get("routing_key") == queue:
             options["countdown"] = _longest_countdown(task.app)
-        task.apply_async((outcome.job,), queue=queue, **options)
+        with _confirming_producer(task.app) as producer:
+            task.apply_async((outcome.job,), queue=queue, producer=producer, **options)
     except Exception as error:  # noqa: BLE001, it comes again, and is moved then
         _put_back(error)
+
+
+@contextmanager
+def _confirming_producer(app: Celery) -> Iterator[Producer]:
+    """Publishes over a connection that no other task uses, and that is closed if that fails."""
+    with producers[_connection_of(app)].acquire(block=True) as producer:
+        try:
+            yield producer
+        except BaseException:
+            # What confirms a message late would seem to confirm the next.
+            producer.connection.collect()
+            raise
+
+
+def _connection_of(app: Celery) -> Connection:
+    """One to the broker, not yet open, with the application's options and bounds for each step."""
+    bounds = {
+        "max_retries": 1,
+        "interval_start": 0,
+        "connect_retries_timeout": STEP_TIMEOUT,
+        "socket_timeout": STEP_TIMEOUT,
+        "socket_connect_timeout": STEP_TIMEOUT,
+        "read_timeout": STEP_TIMEOUT,
+        "write_timeout": STEP_TIMEOUT,
+    }
+    # RabbitMQ alone needs to be asked to say that it has a message.
+    options = {**bounds, **app.conf.broker_transport_options, "confirm_publish": True}
+    return app.connection_for_write(
+        connect_timeout=STEP_TIMEOUT, heartbeat=0, transport_options=options
+    )
 
 
 def _put_back(error: Exception) -> NoReturn:
