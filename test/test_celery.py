@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from itertools import count
@@ -428,6 +429,27 @@ def test_a_function_of_the_user_that_fails_loses_nothing(
     assert client.track_lead("a", "user_42", "id_123")["success"] is True
     assert "on_result failed: OSError" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_threads_of_a_worker_that_begin_at_once_share_a_client(
+    eager: tuple[Celery, CMSClient], api: FaultServer
+) -> None:
+    """make_client is called once a process, however long it takes."""
+    both_are_making, made = threading.Barrier(2), []
+
+    def make() -> CMSClient:
+        with suppress(threading.BrokenBarrierError):
+            both_are_making.wait(timeout=1)
+        made.append(CMSClient("a-token", api.url))
+        return made[-1]
+
+    app, client = eager
+    configure_worker(app, make_client=make)
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(client.track_lead, name, "user_42", "id_123") for name in "ab"]
+        assert [True, True] == [each.result()["success"] for each in calls]
+    (one,) = made
+    one.close()
 
 
 def test_a_worker_whose_client_hands_on_again_says_so(

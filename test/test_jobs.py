@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -20,9 +24,11 @@ from fault_server import (
     redirect,
     reset_after_reading,
 )
+from test_concurrency import exit_status, fork, threads_beside_fork
 
 from cms_python import CMSClient, Event
-from cms_python.delivery.jobs import MOST_UNKNOWN, Outcome, _own_client, deliver
+from cms_python.delivery import jobs
+from cms_python.delivery.jobs import MOST_UNKNOWN, Outcome, SharedClient, deliver
 
 SALE = {
     "click_id": "id_123",
@@ -284,15 +290,52 @@ def test_the_client_comes_from_the_environment(
     server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One a process, made at the first job; without a token it raises."""
-    _own_client.cache_clear()
+    own = SharedClient(CMSClient)
+    monkeypatch.setattr(jobs, "_own_client", own)
     with pytest.raises(ValueError, match="token is missing"):
         deliver(job())
     monkeypatch.setenv("CMS_BEARER_TOKEN", "a-token")
     monkeypatch.setenv("CMS_HOST", server.url)
     assert ["delivered", "delivered"] == [deliver(job()).verdict for _ in range(2)]
     assert 1 == server.connections
-    _own_client().close()
-    _own_client.cache_clear()
+    own.get().close()
+
+
+def test_threads_that_begin_at_once_share_a_client() -> None:
+    """It is made once, however long that takes."""
+    both_are_making, made = threading.Barrier(2), []
+
+    def make() -> CMSClient:
+        with suppress(threading.BrokenBarrierError):
+            both_are_making.wait(timeout=1)
+        made.append(CMSClient("a-token"))
+        return made[-1]
+
+    shared = SharedClient(make)
+    with ThreadPoolExecutor(2) as pool:
+        got = [each.result() for each in [pool.submit(shared.get) for _ in range(2)]]
+    assert 2 * made == got
+
+
+@threads_beside_fork
+def test_a_child_does_not_wait_for_the_client_that_its_parent_is_making() -> None:
+    """It makes one of its own; the thread that makes the other is not there any more."""
+    parent, is_making, may_end = os.getpid(), threading.Event(), threading.Event()
+
+    def make() -> CMSClient:
+        if os.getpid() == parent:
+            is_making.set()
+            may_end.wait(30)
+        return CMSClient("a-token")
+
+    shared = SharedClient(make)
+    with ThreadPoolExecutor(1) as pool:
+        got = pool.submit(shared.get)
+        assert is_making.wait(30)
+        child = fork(shared.get)
+        may_end.set()
+        assert 0 == exit_status(child)
+        assert got.result() is shared.get()
 
 
 def test_a_client_with_an_outbox_takes_charge_of_the_job(

@@ -23,7 +23,7 @@ from kombu.pools import producers
 from cms_python import results
 from cms_python.client import CMSClient
 from cms_python.delivery import Delivery, OnResult, check_on_result, check_seconds, jobs, tell
-from cms_python.delivery.jobs import Outcome
+from cms_python.delivery.jobs import Outcome, SharedClient
 from cms_python.delivery.outbox import Outbox
 from cms_python.events import Event
 from cms_python.results import TrackResult
@@ -218,7 +218,7 @@ class _Worker:
         self._on_result = on_result
         self.dead_letter_queue = dead_letter_queue
         self._max_age = max_age
-        self._client: Optional[CMSClient] = None
+        self._client = SharedClient(self._usable_client)
 
     @classmethod
     def of(cls, app: Celery) -> _Worker:
@@ -234,7 +234,7 @@ class _Worker:
     def deliver(self, job: dict[str, Any]) -> Outcome:
         """Makes one attempt. What fails here, such as a client without a token, is for later."""
         try:
-            return jobs.deliver(job, self._usable_client(), max_age=self._max_age)
+            return jobs.deliver(job, self._client.get(), max_age=self._max_age)
         except Exception as error:  # noqa: BLE001, Celery would drop the event
             # Our own sentences hold no secret.
             is_ours = self._make_client is CMSClient and isinstance(error, ValueError)
@@ -245,13 +245,11 @@ class _Worker:
         return Outcome("again", job, BROKEN_WAIT, None, results.not_queued(reason, str(key)))
 
     def _usable_client(self) -> CMSClient:
-        """The client of this process. Raises what making it does, and _WrongClient."""
-        if self._client is None:
-            made = self._make_client()
-            if not isinstance(made, CMSClient) or isinstance(made.delivery, CeleryDelivery):
-                raise _WrongClient("make_client must return a CMSClient that sends by itself")
-            self._client = made
-        return self._client
+        """A client that the user's function makes. Raises what that does, and _WrongClient."""
+        made = self._make_client()
+        if not isinstance(made, CMSClient) or isinstance(made.delivery, CeleryDelivery):
+            raise _WrongClient("make_client must return a CMSClient that sends by itself")
+        return made
 
     def tell(self, outcome: Outcome) -> None:
         """Calls the user's function, if the event is settled."""

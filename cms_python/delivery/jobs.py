@@ -5,10 +5,11 @@ Celery has a delivery of its own, ``celery.py``, which stands on this.
 
 from __future__ import annotations
 
-import functools
 import logging
+import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Optional
 
@@ -80,7 +81,7 @@ def deliver(
         'delivered'
     """
     check_seconds("max_age", max_age)
-    delivery = (_own_client() if client is None else client).delivery.once()
+    delivery = (_own_client.get() if client is None else client).delivery.once()
     try:
         read = _read(job)
     except ValueError as error:
@@ -148,6 +149,22 @@ def _tell_of_pause(ruling: Ruling) -> None:
         _pause.end()
 
 
-@functools.cache
-def _own_client() -> CMSClient:
-    return CMSClient()
+class SharedClient:
+    """The one client of all threads of a process, made when the first of them needs it."""
+
+    def __init__(self, make: Callable[[], CMSClient]) -> None:
+        self._make = make
+        self._made: Optional[CMSClient] = None
+        self._locks: dict[int, threading.RLock] = {}
+
+    def get(self) -> CMSClient:
+        """The client. Raises what making it does, and makes it the next time then."""
+        # One a process: a fork may copy a lock that is held. A handler of a signal may come here
+        # while the same thread holds it.
+        with self._locks.setdefault(os.getpid(), threading.RLock()):
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+
+_own_client = SharedClient(CMSClient)
