@@ -131,6 +131,12 @@ class Redis(Broker):
         """How many messages workers have taken and not finished."""
         return int(self._said(b"HLEN unacked")[1:])
 
+    def ask(self, *command: str) -> list[str]:
+        """The elements of an answer, none of which may be empty."""
+        line = ["redis-cli", "-p", str(self.port), "--raw", *command]
+        ran = subprocess.run(line, capture_output=True, text=True, check=True)
+        return ran.stdout.strip().splitlines()
+
     def _said(self, command: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             connection.sendall(command + b"\r\n")

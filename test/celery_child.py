@@ -27,6 +27,7 @@ app.conf.update(
     task_acks_late=False,
     task_time_limit=1,
     task_ignore_result=False,
+    **json.loads(os.environ.get("TEST_SETTINGS", "{}")),
 )
 app.autodiscover_tasks(["cms_python.delivery"], related_name="celery")
 
@@ -84,7 +85,22 @@ def track_across_a_fork(path: str) -> None:
     client.close()
 
 
-COMMANDS = {command.__name__: command for command in (track, track_across_a_fork)}
+def track_after_a_fork(path: str) -> None:
+    """Says when the client is made, waits for a line, and tracks in a child and in the process."""
+    client = CMSClient(delivery=CeleryDelivery(app, path))
+    say("made")
+    sys.stdin.readline()
+    child = os.fork()
+    if child == 0:
+        queue(client, 1)
+        os._exit(0 if client.flush(timeout=30) else 1)
+    queue(client, 2)
+    assert client.flush(timeout=30)
+    assert os.waitpid(child, 0)[1] == 0
+    client.close()
+
+
+COMMANDS = {each.__name__: each for each in (track, track_across_a_fork, track_after_a_fork)}
 
 if __name__ == "__main__":
     assert "CMS_BEARER_TOKEN" not in os.environ

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -43,7 +45,7 @@ if find_spec("celery") is None and not IS_CI:
 
 from celery import Celery
 
-from cms_python.delivery.celery import CeleryDelivery, configure_worker
+from cms_python.delivery.celery import PUBLISH_TIMEOUT, CeleryDelivery, configure_worker
 
 CHILD = Path(__file__).with_name("celery_child.py")
 EVENTS = int(os.environ.get("CMS_CELERY_EVENTS", "120"))
@@ -66,6 +68,8 @@ class Shop:
         self.events = folder / "events.db"
         self.notes = folder / "notes"
         self.notes.touch()
+        # The application's own, beside those of celery_child.py.
+        self.settings: dict[str, Any] = {}
         self.env = environment(
             {
                 "PYTHONPATH": os.pathsep.join([str(CHILD.parent), str(CHILD.parent.parent)]),
@@ -84,9 +88,9 @@ class Shop:
                 "--concurrency", "2", "--loglevel", "DEBUG", "--without-gossip",
                 "--without-mingle", "--task-events", "--hostname", f"{next(self._names)}@shop",
                 *arguments]  # fmt: skip
+        env = {**self.worker_env, "TEST_SETTINGS": json.dumps(self.settings)}
         with self.log.open("ab") as log, subprocess.Popen(
-            line, env=self.worker_env, cwd=self.folder, stdout=log, stderr=log,
-            start_new_session=True,
+            line, env=env, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
         ) as process:  # fmt: skip
             try:
                 yield process
@@ -109,7 +113,9 @@ class Shop:
     @contextmanager
     def client(self) -> Iterator[CMSClient]:
         """A client in this process."""
-        with CMSClient(delivery=CeleryDelivery(app_of(self.broker), self.events)) as client:
+        app = app_of(self.broker)
+        app.conf.update(self.settings)
+        with CMSClient(delivery=CeleryDelivery(app, self.events)) as client:
             yield client
 
     def track(self, *names: str, mode: Literal["deferred"] | None = None) -> None:
@@ -135,6 +141,11 @@ def app_of(broker: Broker) -> Celery:
     app = Celery("shop", broker=broker.url, set_as_current=False)
     app.conf.broker_transport_options = dict(broker.transport_options)
     return app
+
+
+def is_asked(listener: socket.socket) -> bool:
+    """Whether somebody has connected to it."""
+    return bool(select.select([listener], [], [], 0)[0])
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -367,11 +378,80 @@ def test_a_call_does_not_wait_for_a_broker_that_is_down(
     assert line == "Events wait, for they cannot be handed on: OperationalError"
 
 
-def test_nothing_is_opened_before_the_first_event(tmp_path: Path) -> None:
-    """Neither file nor connection, so that a server may fork; and no token is needed."""
-    app = Celery("shop", broker="redis://127.0.0.1:1/0", set_as_current=False)
-    with CMSClient(delivery=CeleryDelivery(app, tmp_path / "events.db")):
-        assert [] == list(tmp_path.iterdir())
+@pytest.mark.parametrize("kind", [Redis, RabbitMQ])
+def test_a_program_can_end_beside_a_broker_that_never_answers(
+    kind: type[Broker], tmp_path: Path
+) -> None:
+    """Its calls return, and so does close(), which waits no longer than publishing may take."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        app = Celery("shop", broker=kind.url_at(silent.getsockname()[1]), set_as_current=False)
+        delivery = CeleryDelivery(app, tmp_path / "events.db", drain_timeout=0.1)
+        client = CMSClient(delivery=delivery)
+        assert client.track_lead("a", "user_42", "id_123")["success"] is True
+        wait_until(lambda: is_asked(silent))
+        closing = threading.Thread(target=client.close)
+        closing.start()
+        closing.join(PUBLISH_TIMEOUT)
+        assert not closing.is_alive()
+
+
+def test_a_broker_that_never_answered_gets_all_once_it_does(shop: Shop, api: FaultServer) -> None:
+    """Calls return meanwhile, and no event is left behind."""
+    (shop.folder / "broker").mkdir()
+    shop.broker = Redis(shop.folder / "broker")
+    silent = socket.create_server(("127.0.0.1", shop.broker.port))
+    with silent, shop.client() as client:
+        for name in "abc":
+            assert client.track_lead(name, f"user_{name}", "id_123")["success"] is True
+        wait_until(lambda: is_asked(silent))
+        silent.close()
+        with shop.broker:
+            assert client.flush(timeout=60)
+            shop.worker_env["TEST_BROKER"] = shop.broker.url
+            with shop.worker():
+                api.wait_for_requests(3)
+    assert set("abc") == {each.json["eventName"] for each in api.requests}
+
+
+def test_nothing_is_opened_before_the_first_event(tmp_path: Path, api: FaultServer) -> None:
+    """Neither file nor connection, so that a server may fork; its child connects for itself."""
+    skip_without(Redis)
+    (tmp_path / "broker").mkdir()
+    shop = Shop(Redis(tmp_path / "broker"), api.url, tmp_path)
+    listener = socket.create_server(("127.0.0.1", shop.broker.port))
+    with listener, shop.tracking("track_after_a_fork") as process:
+        assert "made\n" == piped(process.stdout).readline()
+        assert not is_asked(listener)
+        assert not shop.events.exists()
+        listener.close()
+        with shop.broker, shop.worker():
+            _, errors = process.communicate("\n", timeout=60)
+            assert (0, "") == (process.returncode, errors)
+            api.wait_for_requests(2)
+    assert set("12") == {each.json["eventName"] for each in api.requests}
+
+
+def test_messages_are_json_and_leave_no_result(shop: Shop, api: FaultServer) -> None:
+    """Whatever an application's other tasks do: a result would keep the customer's data."""
+    redis = shop.broker
+    assert isinstance(redis, Redis)
+    shop.settings = {
+        "result_backend": redis.url,
+        "result_extended": True,
+        "task_store_errors_even_if_ignored": True,
+        "task_serializer": "pickle",
+        # A worker drops what is anything else, such as what it gave back itself.
+        "accept_content": ["json"],
+    }
+    api.behaviour = in_turn(busy, answer(422, {"error": "Odd"}))
+    shop.track("a")
+    queued = redis.ask("LRANGE", "celery", "0", "-1")
+    with shop.worker():
+        wait_until(lambda: shop.has_noted("a dead") and redis.held() == 0, 40)
+    dead = redis.ask("LRANGE", "dead_letters", "0", "-1")
+    types = [json.loads(message)["content-type"] for message in queued + dead]
+    assert ["application/json", "application/json"] == types
+    assert [] == redis.ask("KEYS", "celery-task-meta-*")
 
 
 @pytest.fixture

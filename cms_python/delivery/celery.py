@@ -263,6 +263,7 @@ class _Worker:
     acks_late=True,
     reject_on_worker_lost=True,
     ignore_result=True,
+    store_errors_even_if_ignored=False,
     max_retries=None,
     acks_on_failure_or_timeout=False,
     serializer="json",
