@@ -38,7 +38,9 @@ FILE = re.compile(r"^# (\S+\.py)\n", re.MULTILINE)
 # an item of a list is none.
 FENCE = re.compile(r"^\s*(?:`{3}|~{3})", re.MULTILINE)
 INDENTED = re.compile(r"^(?!\s|[-*+] |\d+\. ).+\n(?:\s*\n)+((?: {4}|\t).+)", re.MULTILINE)
-COMMAND = re.compile(r"^(?:\w+=\S+ )?(?:celery|cms-python|curl|export|git|make|pip|python) ", re.M)
+COMMAND = re.compile(
+    r"^(?:\w+=\S+ )?(?:celery|cms-python|curl|dramatiq|export|git|make|pip|python|rq) ", re.M
+)
 SERVER = re.compile(r"^(python -m cms_python\.sandbox .*?)(?: &)?\n$")
 
 # Shown elsewhere: by .ci/run, which makes the environments that these lines speak of.
@@ -57,10 +59,21 @@ FROM_THE_NETWORK = {
     "pip install git+https://github.com/CutMeShort/cms-python-client.git",
     'pip install "cms-python-client[sandbox]>=2"',
     'pip install "cms-python-client[sandbox]" pytest',
-    'pip install "cms-python-client[celery]"',
+    'pip install "cms-python-client[celery]" redis',
+    'pip install "dramatiq[redis]"',
+    "pip install rq",
 }
-# Needs files and a broker; test_recipes.py runs it, as it stands on the page.
-IN_RECIPES = {"CMS_BEARER_TOKEN=... celery --app shop.app worker --concurrency 8"}
+# Need files and a broker; test_recipes.py runs them with those.
+IN_RECIPES = {
+    "CMS_BEARER_TOKEN=... celery --app shop.app worker --concurrency 8",
+    "dramatiq dramatiq_queue --queues cms",
+    "dramatiq dramatiq_queue --queues cms_dead --processes 1",
+    "redis-cli HLEN dramatiq:cms_dead.msgs",
+    "rq info cms_dead",
+    "rq requeue --all --queue cms",
+    "rq worker --burst cms_dead",
+    "rq worker --with-scheduler cms",
+}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -103,6 +116,11 @@ def test_the_json_of_a_page_is_a_result(page: Path) -> None:
         assert list(shown) == list(expected.__annotations__)
 
 
+def bare(line: str) -> str:
+    """A command without the remark behind it."""
+    return line.partition(" # ")[0].strip()
+
+
 class Shell:
     """A reader's terminals, in one folder; ends the servers that were started there."""
 
@@ -117,7 +135,7 @@ class Shell:
     def type(self, commands: str) -> str:
         """Runs a block of commands in which nothing may fail; returns what it prints."""
         lines = commands.splitlines(keepends=True)
-        lines = [line for line in lines if line.strip() not in FROM_THE_NETWORK | IN_RECIPES]
+        lines = [line for line in lines if bare(line) not in FROM_THE_NETWORK | IN_RECIPES]
         if server := SERVER.match("".join(lines)):
             return self.servers.enter_context(self.serving(server.group(1)))
         self.exports += "".join(line for line in lines if line.startswith("export "))

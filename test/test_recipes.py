@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from brokers import Redis, skip_without
@@ -24,8 +24,10 @@ from cms_python.sandbox import Sandbox
 
 PAGE = ROOT / "docs" / "outbox.md"
 SCALING = ROOT / "docs" / "scaling.md"
-# The command behind its token, which stands in the environment here.
-(CELERY,) = [shlex.split(code) for code in blocks(SCALING, "bash") if " worker " in code]
+# The page's own command, behind the token, which stands in the environment here.
+(CELERY_WORKER,) = [
+    code.partition(" ")[2].strip() for code in blocks(SCALING, "bash") if "app worker " in code
+]
 FILES = [code for page in (PAGE, SCALING) for code in blocks(page, "python") if FILE.match(code)]
 
 
@@ -60,6 +62,12 @@ class Shop:
             env={**self.env, **env}, capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert (0, "") == (ran.returncode, ran.stderr)
+        return ran.stdout.strip()
+
+    def shell(self, line: str) -> str:
+        """What a command says, without the space around it."""
+        parts = line.replace("{broker}", self.broker).replace("{python}", sys.executable).split()
+        ran = subprocess.run(parts, env=self.env, capture_output=True, text=True, check=True)
         return ran.stdout.strip()
 
     @property
@@ -273,16 +281,19 @@ def queueing(shop: Shop) -> Iterator[Shop]:
 
 
 @contextmanager
-def working(shop: Shop, *line: str) -> Iterator[None]:
+def working(shop: Shop, line: str) -> Iterator[None]:
     """A worker, which alone has a token, and its children."""
-    with (shop.folder / "worker.log").open("wb") as log, subprocess.Popen(
-        [sys.executable, "-m", *line], env=shop.env, cwd=shop.folder, stdout=log, stderr=log,
+    parts = line.replace("{broker}", shop.broker).split()
+    with (shop.folder / "worker.log").open("ab") as log, subprocess.Popen(
+        [sys.executable, "-m", *parts], env=shop.env, cwd=shop.folder, stdout=log, stderr=log,
         start_new_session=True,
     ) as process:  # fmt: skip
         try:
             yield
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            # One that ends by itself may be gone.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 TRACK = """
@@ -296,35 +307,71 @@ client.close()
 """
 
 
-@pytest.mark.parametrize(
-    ("mark", "module", "line"),
-    [
-        pytest.param(
-            "# shop/app.py", "shop.tracking", CELERY[1:], marks=needs("celery"), id="celery",
-        ),
-        pytest.param(
-            "# rq_queue.py", "rq_queue",
-            ["rq.cli", "worker", "--url", "{broker}", "--with-scheduler", "cms"],
-            marks=needs("rq"), id="rq",
-        ),
-        pytest.param(
-            "# dramatiq_queue.py", "dramatiq_queue",
-            ["dramatiq", "dramatiq_queue", "--processes", "1", "--threads", "1", "--queues", "cms"],
-            marks=needs("dramatiq"), id="dramatiq",
-        ),
-    ],
+class Recipe(NamedTuple):
+    """A block of files, and what docs/scaling.md says of its commands, without `python -m`."""
+
+    mark: str
+    module: str
+    worker: str
+    # How many are dead, and how the answer for one begins.
+    look: tuple[str, str]
+    revive: str
+
+
+CELERY = Recipe(
+    "# shop/app.py", "shop.tracking", CELERY_WORKER,
+    ("redis-cli -u {broker} LLEN cms_dead", "1"),
+    "celery --app shop.app worker -c 1 --queues cms_dead",
 )  # fmt: skip
-def test_a_queue_delivers(mark: str, module: str, line: list[str], queueing: Shop) -> None:
+RQ = Recipe(
+    "# rq_queue.py", "rq_queue", "rq.cli worker --url {broker} --with-scheduler cms",
+    ("{python} -m rq.cli info --url {broker} --raw cms_dead", "queue cms_dead 1"),
+    "rq.cli worker --url {broker} --burst cms_dead",
+)  # fmt: skip
+DRAMATIQ = Recipe(
+    "# dramatiq_queue.py", "dramatiq_queue",
+    "dramatiq dramatiq_queue --processes 1 --threads 1 --queues cms",
+    ("redis-cli -u {broker} HLEN dramatiq:cms_dead.msgs", "1"),
+    "dramatiq dramatiq_queue --processes 1 --threads 1 --queues cms_dead",
+)  # fmt: skip
+queues = pytest.mark.parametrize(
+    "queue",
+    [
+        pytest.param(CELERY, marks=needs("celery"), id="celery"),
+        pytest.param(RQ, marks=needs("rq"), id="rq"),
+        pytest.param(DRAMATIQ, marks=needs("dramatiq"), id="dramatiq"),
+    ],
+)
+
+
+@queues
+def test_a_queue_delivers(queue: Recipe, queueing: Shop) -> None:
     """What the web process tracks arrives by a worker, at a second attempt if need be."""
-    queueing.write(mark)
-    line = [part.replace("{broker}", queueing.broker) for part in line]
+    queueing.write(queue.mark)
     queueing.sandbox.fail_next(503)
-    with working(queueing, *line):
-        queueing.run(TRACK.format(module=module))
+    with working(queueing, queue.worker):
+        queueing.run(TRACK.format(module=queue.module))
         wait_until(lambda: queueing.sandbox.events, 60)
     assert ["sign-up"] == [each.event_name for each in queueing.sandbox.events]
     # Their logs would be read by many.
     assert "jane@example.com" not in (queueing.folder / "worker.log").read_text("utf-8")
+
+
+@queues
+def test_what_a_queue_gave_up_is_delivered_once_the_cause_is_mended(
+    queue: Recipe, queueing: Shop
+) -> None:
+    """It lies in a queue of its own, where one command counts it and another gives it back."""
+    queueing.write(queue.mark)
+    queueing.sandbox.fail_next(422)
+    look, one = queue.look
+    with working(queueing, queue.worker):
+        queueing.run(TRACK.format(module=queue.module))
+        wait_until(lambda: queueing.shell(look).startswith(one), 60)
+        assert [] == queueing.sandbox.events
+        with working(queueing, queue.revive):
+            wait_until(lambda: queueing.sandbox.events, 60)
+    assert ["sign-up"] == [each.event_name for each in queueing.sandbox.events]
 
 
 IN_TRANSACTION = """
