@@ -161,7 +161,7 @@ def refusal(response: ApiResponse[TrackResponse]) -> Optional[ApiException]:
     # Something on the way may have made a 200 of what the server meant as a 503.
     status = response.status_code
     for stated in (content.get("status"), content.get("statusCode")):
-        if _is_error_status(stated):
+        if _is_error_status(stated) and stated < 600:
             status = stated
     kind = ApiException if status < 300 else exception_type(status)
     return kind(status, headers=response.headers, body=response.raw_data, data=content)
@@ -223,7 +223,7 @@ def _without(pattern: re.Pattern[str], value: Any) -> Any:
 
 
 def _is_error_status(value: Any) -> TypeGuard[int]:
-    return type(value) is int and 400 <= value <= 599
+    return type(value) is int and value >= 400
 
 
 def _says_no(value: Any) -> bool:
