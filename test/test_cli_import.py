@@ -124,12 +124,15 @@ def test_a_wrong_row_keeps_all_from_being_sent(folder: Folder, sandbox: Sandbox)
 
 
 def test_a_mended_file_of_wrong_rows_is_not_written_over(folder: Folder) -> None:
-    """What somebody has mended and not imported yet is kept beside the new one."""
+    """What somebody has mended and not imported yet is kept, however often the import runs."""
     folder.write("sales.csv", SALES + "c3,bought,u3,,777,USD\n")
     folder.run("sales.csv", "--kind", "sale", code=1)
-    folder.write("sales.csv.errors.csv", "mended by hand")
-    folder.run("sales.csv", "--kind", "sale", code=1)
+    for mended in ("mended by hand", "mended again", "mended at last"):
+        folder.write("sales.csv.errors.csv", mended)
+        folder.run("sales.csv", "--kind", "sale", "--dry-run", code=1)
     assert "mended by hand" == folder.read("sales.csv.errors.csv.old")
+    assert "mended again" == folder.read("sales.csv.errors.csv.old.2")
+    assert "mended at last" == folder.read("sales.csv.errors.csv.old.3")
     assert 1 == len(folder.errors("sales.csv.errors.csv"))
 
 

@@ -107,7 +107,7 @@ class Import:
             return
         if self.files.errors.exists():
             # It may have been mended by hand, and not imported yet.
-            self.files.errors.replace(f"{self.files.errors}.old")
+            self.files.errors.replace(_unused(f"{self.files.errors}.old"))
         names = [*self.columns.mended_headings(self.headings), *ERROR_COLUMNS]
         encoding = self.source.encoding
         delimiter = "," if self.source.is_json else self.source.delimiter
@@ -172,3 +172,9 @@ class Import:
             more = f"{self.state.rows:,} rows read, {stats.dead:,} failed, {stats.queued:,} waiting"
             progress.show(stats.delivered, more)
         return stats
+
+
+def _unused(name: str) -> str:
+    """The name, or where there is such a file, the first of name.2, name.3 and so on."""
+    names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(2)))
+    return next(each for each in names if not Path(each).exists())
