@@ -308,6 +308,25 @@ def test_json_lines(folder: Folder, sandbox: Sandbox) -> None:
     assert ["eventName", "event", "row", "row"] == [each["error_field"] for each in errors]
 
 
+def test_a_field_that_a_json_line_has_twice(folder: Folder, sandbox: Sandbox) -> None:
+    """Nobody can know which value is meant, so the row is wrong; a blank one is no value."""
+    customer = '"customer_external_id": "u1", "click_id": "c1"'
+    folder.write(
+        "leads.jsonl",
+        f'{{"event_name": "a", "eventName": "b", {customer}}}\n'
+        f'{{"event_name": "c", "event_name": "d", {customer}}}\n'
+        f'{{"event_name": "e", "eventName": null, {customer}}}\n',
+    )
+    folder.run("leads.jsonl", "--kind", "lead", "--skip-bad", code=1)
+    assert ["e"] == [each.event_name for each in sandbox.events]
+    first, second = folder.errors("leads.jsonl.errors.csv")
+    assert "event_name is there twice, under two names" in first["error_reason"]
+    assert ("", "event_name", "u1") == (
+        first["event_name"], first["error_field"], first["customer_external_id"],
+    )  # fmt: skip
+    assert "row has one name twice" == second["error_reason"]
+
+
 def test_headings_alone(folder: Folder) -> None:
     """No rows are no failure."""
     folder.write("sales.csv", HEADINGS)

@@ -95,21 +95,29 @@ class Columns:
         return [each for each in headings or FIELDS if each and each not in ERROR_COLUMNS]
 
     def mended_cells(self, row: Row) -> dict[str, Any]:
-        """The row's values under those headings."""
+        """The row's values under those headings; none for a field that is there twice."""
         if self._is_named:
             return row.cells
-        return {self._fields.get(heading) or heading: value for heading, value in row.cells.items()}
+        cells: dict[str, Any] = {}
+        for heading, value in row.cells.items():
+            if not _is_blank(value):
+                name = self._fields.get(heading) or heading
+                # Neither may be imported without having been looked at.
+                cells[name] = None if name in cells else value
+        return cells
 
     def _given(self, row: Row) -> dict[str, Any]:
         """The row's values by argument, without what is blank."""
         if row.problem:
             raise InvalidEvent({"row": row.problem})
-        given: dict[str, Any] = dict(self._rules.defaults)
+        given: dict[str, Any] = {}
         for heading, value in row.cells.items():
             name = self._row_field(heading)
-            if name and value is not None and value != "":
+            if name and not _is_blank(value):
+                if name in given:
+                    raise InvalidEvent({name: "is there twice, under two names: keep one"})
                 given[name] = value
-        return given
+        return {**self._rules.defaults, **given}
 
     def _row_field(self, heading: str) -> Optional[str]:
         try:
@@ -224,6 +232,10 @@ class Columns:
 def _key(event: Event, row: Row, fingerprint: str) -> str:
     text = f"{fingerprint}\n{row.number}\n{event.kind}\n{event.payload.to_json()}"
     return f"import-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or value == ""
 
 
 def _letters(heading: str) -> str:

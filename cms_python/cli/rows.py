@@ -179,12 +179,25 @@ def _table_row(number: int, headings: Sequence[str], cells: Sequence[str]) -> Ro
 def _json_row(number: int, line: str) -> Row:
     try:
         # Money must not pass through a float.
-        value = json.loads(line, parse_float=Decimal)
+        value = json.loads(line, parse_float=Decimal, object_pairs_hook=_distinct)
+    except _TwiceError:
+        return Row(number, {}, "has one name twice")
     except (ValueError, RecursionError):
         value = None
     if isinstance(value, dict):
         return Row(number, value)
     return Row(number, {}, "is not one JSON object on a line of its own")
+
+
+class _TwiceError(Exception):
+    """A JSON object has two values under one name, of which Python would take the last."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise _TwiceError
+    return value
 
 
 def _undecodable(error: UnicodeDecodeError) -> str:
