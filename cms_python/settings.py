@@ -122,6 +122,9 @@ def _absolute_url(name: str, value: object, example: str) -> SplitResult:
 
 def _environment_proxy(host: SplitResult) -> Optional[str]:
     """The proxy that the environment names for a host, if NO_PROXY does not except it."""
+    # By this name a proxy would look for itself, and over plain http it would get the token.
+    if is_this_machine(host.hostname or ""):
+        return None
     variable = f"{host.scheme}_proxy"
     # A web server's CGI sets HTTP_PROXY to what a visitor sent as the header Proxy.
     foreign = variable == "http_proxy" and "REQUEST_METHOD" in os.environ

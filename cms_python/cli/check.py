@@ -132,8 +132,15 @@ def _proxy(host: str) -> Finding:
         return Finding("proxy", "wrong", f"{error}.", advice)
     if proxy:
         return Finding("proxy", "ok", f"{_address(proxy)} ({_proxy_variable(host, proxy)})")
-    is_excepted = _proxies(host) and (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"))
-    return Finding("proxy", "ok", f"none ({'NO_PROXY' if is_excepted else 'the default'})")
+    return Finding("proxy", "ok", f"none ({_reason_for_none(host)})")
+
+
+def _reason_for_none(host: str) -> str:
+    if not _proxies(host):
+        return "the default"
+    if settings.is_this_machine(urlsplit(host).hostname or ""):
+        return "the host is this machine"
+    return "NO_PROXY" if os.environ.get("no_proxy") or os.environ.get("NO_PROXY") else "the default"
 
 
 def _proxies(host: str) -> dict[str, str]:
