@@ -26,6 +26,7 @@ from fault_server import FaultServer, answer, echo, silent
 
 from cms_python import CMSClient, Event, Outbox, __version__
 from cms_python.cli.app import app
+from cms_python.cli.common import interruptions
 
 if TYPE_CHECKING:
     from cms_python.sandbox import Sandbox
@@ -423,10 +424,11 @@ def test_drain_ends_when_its_time_is_up(file: Path) -> None:
     assert "Delivered: 0, left: 2, given up: 0.\nPaused: Wrong token\n" == ran.stderr
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_drain_can_be_interrupted_and_goes_on(
-    env: dict[str, str], sandbox: Sandbox, file: Path
+    name: str, env: dict[str, str], sandbox: Sandbox, file: Path
 ) -> None:
-    """Ctrl-C: exit code 130, and the line to type. Nothing is lost."""
+    """Ctrl-C, or a supervisor: exit code 130, and the line to type. Nothing is lost."""
     queue(file, "a")
     # What was on its way waits for the end of its lease, which depends on the timeout.
     typed = ["outbox", "drain", str(file), "--timeout", "0.5"]
@@ -435,13 +437,25 @@ def test_drain_can_be_interrupted_and_goes_on(
         started(*typed, env={**TOKEN, "CMS_HOST": server.url}) as process,
     ):
         server.wait_for_requests(1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.Signals[name])
         output, errors = process.communicate(timeout=20)
     assert (130, "") == (process.returncode, output)
     expected = f"Interrupted. To go on: {shlex.join(['cms-python', *typed])}"
     assert ["Delivered: 0, left: 1, given up: 0.", expected] == errors.splitlines()
     assert 0 == run(*typed, env=env).returncode
     assert ["a"] == [event.event_name for event in sandbox.events]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_comes_in_between_nothing_while_an_outbox_sends(number: int) -> None:
+    """It is noted, however often it comes, and has its old effect afterwards."""
+    before = signal.getsignal(number)
+    with interruptions() as interruption:
+        assert not interruption.is_asked
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert interruption.is_asked
+    assert before == signal.getsignal(number)
 
 
 def test_drain_shows_at_a_terminal_how_far_it_is(file: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Optional, TypeVar, cast
@@ -22,10 +24,12 @@ __all__ = [
     "INTERRUPTED",
     "Command",
     "Connection",
+    "Interruption",
     "Setting",
     "Unusable",
     "connection_options",
     "fail",
+    "interruptions",
     "print_json",
     "refuse_token",
     "without_retries",
@@ -75,6 +79,35 @@ def _refuse(_: click.Context, __: click.Parameter, value: Optional[str]) -> None
             "a token has no place among the arguments, which others on this machine can read: set"
             " CMS_BEARER_TOKEN, pass --token-file FILE, or wait to be asked."
         )
+
+
+class Interruption:
+    """Whether somebody has asked the command to stop."""
+
+    is_asked = False
+
+    def ask(self, *_: object) -> None:
+        """Notes it. As the handler of a signal it may come within itself, and takes no lock."""
+        self.is_asked = True
+
+
+@contextmanager
+def interruptions() -> Iterator[Interruption]:
+    """Notes Ctrl-C, and SIGTERM, the way a supervisor says stop, while an outbox sends.
+
+    An exception could come at a moment at which the outbox holds a lock.
+    """
+    noted, before = Interruption(), {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        # In the background of a script a shell has Ctrl-C ignored.
+        if handler in {signal.SIG_DFL, signal.default_int_handler}:
+            before[number] = signal.signal(number, noted.ask)
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # Who tries it is told what to do instead.

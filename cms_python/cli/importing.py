@@ -23,6 +23,7 @@ from cms_python.cli.common import (
     Connection,
     Unusable,
     connection_options,
+    interruptions,
     print_json,
     without_retries,
 )
@@ -124,7 +125,7 @@ def import_(file: str, connection: Connection, as_json: bool, **options: Any) ->
 
     Columns are named as the arguments of track_lead and track_sale, or as on the wire.
     """
-    # SIGTERM, the way a supervisor says stop, goes the same way out as Ctrl-C.
+    # While rows are read and checked SIGTERM goes the same way out as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     shown = "Standard input" if file == "-" else file
     try:
@@ -245,8 +246,11 @@ def _carried_out(work: Import, connection: Connection, options: dict[str, Any]) 
         outbox = Outbox(
             work.files.outbox, workers=options["workers"], rate=options["rate"], max_events=2**53
         )
-        with connection.client(outbox):
-            stats = work.send(outbox)
+        client = connection.client(outbox)
+        with interruptions() as interruption, client:
+            stats = work.send(outbox, interruption)
+        if interruption.is_asked:
+            raise KeyboardInterrupt
     return _summary(work, stats, dry_run)
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from cms_python import Event, Outbox
 from cms_python.cli.columns import ERROR_COLUMNS, Columns
+from cms_python.cli.common import Interruption
 from cms_python.cli.progress import Progress
 from cms_python.cli.rows import Row, Source
 from cms_python.delivery.outbox import OutboxStats
@@ -120,21 +121,26 @@ class Import:
 
     # Second pass
 
-    def send(self, outbox: Outbox) -> OutboxStats:
-        """Queues what is not queued yet while it is sent; returns when all is, or it is paused."""
+    def send(self, outbox: Outbox, interruption: Interruption) -> OutboxStats:
+        """Queues what is not queued yet while it is sent.
+
+        Returns when all is sent, when the outbox is paused, or when the user has had enough.
+        """
         with Progress("Sending", self.state.good, "events", self.every) as progress:
-            self._queue(outbox, progress)
+            self._queue(outbox, progress, interruption)
             while True:
                 is_drained = outbox.flush(timeout=POLL)
-                if is_drained or monotonic() >= self._ask_at:
+                if is_drained or interruption.is_asked or monotonic() >= self._ask_at:
                     stats = self._stats(outbox, progress)
-                    if stats.queued == 0 or stats.paused:
+                    if stats.queued == 0 or stats.paused or interruption.is_asked:
                         return stats
 
-    def _queue(self, outbox: Outbox, progress: Progress) -> None:
+    def _queue(self, outbox: Outbox, progress: Progress, interruption: Interruption) -> None:
         if self.state.is_complete:
             return
         for batch in self._batches():
+            if interruption.is_asked:
+                return
             self.state.read = batch.last
             self._add(outbox, batch.events)
             if progress.is_due() and monotonic() >= self._ask_at:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,8 +19,10 @@ from cms_python.cli.common import (
     INTERRUPTED,
     Command,
     Connection,
+    Interruption,
     connection_options,
     fail,
+    interruptions,
     print_json,
     without_retries,
 )
@@ -99,13 +99,14 @@ def drain(file: Path, workers: int, seconds: Optional[float], connection: Connec
     _check_there(file)
     # What is on its way when the time is up is sent again later, under the same key.
     sending = Outbox(file, workers=workers, drain_timeout=0)
-    with _errors_told(), connection.client(sending), _interrupts() as interrupted:
+    client = connection.client(sending)
+    with _errors_told(), interruptions() as interruption, client:
         before = sending.stats()
-        _send(sending, before, math.inf if seconds is None else seconds, interrupted)
+        _send(sending, before, math.inf if seconds is None else seconds, interruption)
         after = sending.stats()
     new_dead = max(after.dead - before.dead, 0)
     _tell_end(file, after, after.delivered - before.delivered, new_dead)
-    if interrupted.is_set():
+    if interruption.is_asked:
         click.echo(f"Interrupted. To go on: {shlex.join(['cms-python', *sys.argv[1:]])}", err=True)
         return INTERRUPTED
     return 1 if after.queued or new_dead else 0
@@ -231,24 +232,7 @@ def _opened(file: Path) -> Iterator[Outbox]:
 # Sending
 
 
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Notes Ctrl-C. An exception could come at a moment at which the outbox holds a lock."""
-    interrupted = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    # In the background of a script a shell has Ctrl-C ignored.
-    if before is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: interrupted.set())
-    try:
-        yield interrupted
-    finally:
-        if before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, before)
-
-
-def _send(
-    sending: Outbox, before: OutboxStats, seconds: float, interrupted: threading.Event
-) -> None:
+def _send(sending: Outbox, before: OutboxStats, seconds: float, interruption: Interruption) -> None:
     """Returns when nothing is queued, the time is up, or the user has had enough."""
     deadline = monotonic() + seconds
     done_before = before.delivered + before.dead
@@ -261,7 +245,7 @@ def _send(
                 # Another process may purge dead events meanwhile.
                 done = max(now.delivered + now.dead - done_before, 0)
                 progress.show(done, f"paused: {_printable(now.paused)}" if now.paused else "")
-            if is_drained or left == 0 or interrupted.is_set():
+            if is_drained or left == 0 or interruption.is_asked:
                 return
 
 
