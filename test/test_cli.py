@@ -517,6 +517,21 @@ def test_purge_forgets_dead_events_only(file: Path) -> None:
     assert "Forgotten: 0 events.\n" == run("outbox", "purge", str(file)).stdout
 
 
+def test_purge_of_what_was_exported_spares_what_died_since(file: Path) -> None:
+    """Only what stands in the file, whole and unchanged, is forgotten, so nothing is lost."""
+    kill(file, "a", "b")
+    first, second = run("outbox", "export", str(file)).stdout.splitlines()
+    kill(file, "c")
+    exported = file.with_name("dead.jsonl")
+    exported.write_text(f"{first}\n{second[:-9]}")
+    arguments = ["outbox", "purge", str(file), "--exported", str(exported)]
+    assert "this would forget 1 event for good" in run(*arguments).stderr
+    assert "Forgotten: 1 event.\n" == run(*arguments, "--yes").stdout
+    left = json.loads(run("outbox", "dead", str(file), "--json").stdout)
+    assert ["b", "c"] == [each["event_name"] for each in left]
+    assert "Forgotten: 0 events.\n" == run(*arguments).stdout
+
+
 def test_purge_without_a_terminal_takes_a_yes(file: Path) -> None:
     """A script must say that it means it; what is piped in is no answer."""
     kill(file, "a")

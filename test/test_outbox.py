@@ -766,6 +766,21 @@ def test_the_dead_are_queued_again_or_forgotten(path: Path, server: FaultServer)
         assert (1, 0, 0) == (outbox.purge_dead(), outbox.retry_dead(), outbox.stats().dead)
 
 
+def test_some_dead_events_are_forgotten(path: Path, server: FaultServer) -> None:
+    """Those whose ids are given, if they are dead; the others and their count stay."""
+    server.behaviour = answer(400, "{}")
+    with opened(path, server.url) as (client, outbox):
+        for name in ("a", "b", "c"):
+            lead(client, name)
+        assert client.flush(timeout=10)
+        first, second, third = (each.event_id for each in outbox.dead())
+        assert 0 == outbox.purge_dead([])
+        assert 2 == outbox.purge_dead({first, third, 1000})
+        assert ([second], 1) == ([each.event_id for each in outbox.dead()], outbox.stats().dead)
+        outbox.retry_dead()
+        assert 0 == outbox.purge_dead([second])
+
+
 @pytest.mark.parametrize(
     "unknown", [answer(404, "{}"), answer(422, {"details": {"clickId": "is required"}})]
 )

@@ -150,20 +150,28 @@ def retry(file: Path) -> None:
 @group.command(
     cls=Command,
     examples=[
-        "cms-python outbox export events.db > dead.jsonl && cms-python outbox purge events.db",
-        "cms-python outbox purge events.db --yes",
+        "cms-python outbox purge events.db",
+        "cms-python outbox export events.db > dead.jsonl",
+        "cms-python outbox purge events.db --exported dead.jsonl --yes",
     ],
 )
 @_file_argument
+@click.option(
+    "--exported",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Only the events that stand in FILE as export wrote them, none that died since.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def purge(file: Path, yes: bool) -> int:
+def purge(file: Path, exported: Optional[Path], yes: bool) -> int:
     """Forgets all dead events for good. What is queued stays."""
     with _opened(file) as held:
-        count = held.stats().dead
+        chosen = _exported_ids(held, exported) if exported else None
+        count = held.stats().dead if chosen is None else len(chosen)
         if count and not yes and not _is_confirmed(count):
             click.echo("Nothing was forgotten.", err=True)
             return 1
-        forgotten = held.purge_dead() if count else 0
+        forgotten = held.purge_dead(chosen) if count else 0
     click.echo(f"Forgotten: {_events(forgotten)}.")
     return 0
 
@@ -188,7 +196,7 @@ def export(file: Path, with_queued: bool) -> int:
             if event is None:
                 unreadable += state == "dead" or with_queued
             elif state == "dead" or with_queued:
-                click.echo(json.dumps(_line(event)))
+                click.echo(_line(event))
     if unreadable:
         fail(f"Left out, for their text in the file cannot be read: {_events(unreadable)}.")
     return 0
@@ -305,10 +313,21 @@ def _dead_row(each: DeadEvent) -> dict[str, Any]:
     }
 
 
-def _line(event: Event) -> dict[str, Any]:
-    """An event under the names of our arguments."""
+def _line(event: Event) -> str:
+    """An event as JSON, under the names of our arguments."""
     fields = event.payload.model_dump(mode="json", exclude_none=True)
-    return {"kind": event.kind, **fields, "idempotency_key": event.idempotency_key}
+    return json.dumps({"kind": event.kind, **fields, "idempotency_key": event.idempotency_key})
+
+
+def _exported_ids(held: Outbox, exported: Path) -> list[int]:
+    """The dead events that a file holds, whole and as they are."""
+    try:
+        # What it holds in another encoding is none of our lines.
+        with exported.open(encoding="utf-8", errors="replace") as file:
+            lines = {line.strip() for line in file}
+    except OSError as error:
+        fail(f"{exported} cannot be read: {error.strerror}.")
+    return [each.event_id for each in held.dead() if each.event and _line(each.event) in lines]
 
 
 def _print_table(rows: Sequence[Sequence[Any]]) -> None:

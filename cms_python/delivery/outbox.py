@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Literal, Optional, Union, cast
@@ -218,13 +218,15 @@ class Outbox(Delivery):
         self._wake_senders()
         return count
 
-    def purge_dead(self) -> int:
-        """Forgets all dead events for good; tells how many.
+    def purge_dead(self, event_ids: Optional[Iterable[int]] = None) -> int:
+        """Forgets dead events for good, by default all; tells how many.
+
+        With ``event_ids``, such as those of ``dead()``, it spares what has died since.
 
         Raises:
             OutboxError: the file cannot be used.
         """
-        return self._storage.purge_dead()
+        return self._storage.purge_dead(event_ids)
 
     def events(self) -> Iterator[tuple[Literal["queued", "dead"], Optional[Event]]]:
         """All events that the file holds, oldest first, each with its state.

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -375,11 +375,16 @@ class Storage:
             db.execute("UPDATE outbox SET dead = 0, queued = queued + ?", [count])
             return count
 
-    def purge_dead(self) -> int:
-        """Forgets all dead events; tells how many."""
+    def purge_dead(self, event_ids: Optional[Iterable[int]] = None) -> int:
+        """Forgets dead events, by default all; tells how many."""
+        statement = "DELETE FROM events WHERE state = 'dead'"
+        rows = None if event_ids is None else [[each] for each in event_ids]
         with self._transaction() as db:
-            count = db.execute("DELETE FROM events WHERE state = 'dead'").rowcount
-            db.execute("UPDATE outbox SET dead = 0")
+            if rows is None:
+                count = db.execute(statement).rowcount
+            else:
+                count = db.executemany(f"{statement} AND id = ?", rows).rowcount
+            db.execute("UPDATE outbox SET dead = dead - ?", [count])
             return count
 
     def close(self) -> None:
