@@ -432,6 +432,17 @@ def test_times(folder: Folder, sandbox: Sandbox) -> None:
     } == times
 
 
+def test_a_time_that_is_a_number(folder: Folder, sandbox: Sandbox) -> None:
+    """A date that JSON lines hold as a number needs a zone as any other does."""
+    lead = {"event_name": "a", "customer_external_id": "u1", "click_id": "c1"}
+    folder.write("leads.jsonl", json.dumps({**lead, "timestamp": 20260131}))
+    folder.run("leads.jsonl", "--kind", "lead", code=1)
+    (error,) = folder.errors("leads.jsonl.errors.csv")
+    assert "timestamp has no time zone: pass --timezone" in error["error_reason"]
+    folder.run("leads.jsonl", "--kind", "lead", "--timezone", "Europe/Berlin")
+    assert ["2026-01-31T00:00:00+01:00"] == [each.payload["timestamp"] for each in sandbox.events]
+
+
 # On the way
 
 

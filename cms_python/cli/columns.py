@@ -199,10 +199,11 @@ class Columns:
     def _converted(self, name: str, value: Any, given: Mapping[str, Any]) -> Any:
         if name == "amount":
             return self._amount(value, str(given.get("currency", "")).upper())
-        if name == "timestamp" and isinstance(value, str):
-            return self._moment(value)
-        # Ids are numbers in many JSON files.
-        return str(value) if type(value) is int else value
+        # Ids are numbers in many JSON files, and so is a date such as 20260131.
+        plain = str(value) if type(value) is int else value
+        if name == "timestamp" and isinstance(plain, str):
+            return self._moment(plain)
+        return plain
 
     def _amount(self, value: Any, currency: str) -> Any:
         if isinstance(value, (bool, list, dict)):
