@@ -181,7 +181,7 @@ def _new_key() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
-class _Problem(Exception):
+class _Problem(ValueError):
     """What is wrong with one argument, told without its value."""
 
 
@@ -214,18 +214,24 @@ def _name(kind: type) -> str:
     return str(type.__dict__["__name__"].__get__(kind))
 
 
+def read_moment(text: str) -> datetime:
+    """What an ISO 8601 text says, with its zone if it has one. Raises ValueError."""
+    # Imported late: most calls give no text, and importing takes longer than a call.
+    from dateutil.parser import isoparse
+
+    try:
+        said = isoparse(text) if _DATE.match(text) else None
+    except (ValueError, OverflowError):
+        said = None
+    if said is None:
+        raise _Problem("must be ISO 8601, such as 2026-01-31T09:30:00Z")
+    return said
+
+
 def _moment(value: Any) -> datetime:
     """The moment that a datetime or an ISO 8601 text means; without a zone, in local time."""
     if type(value) is str:
-        # Imported late: most calls give no text, and importing takes longer than a call.
-        from dateutil.parser import isoparse
-
-        try:
-            value = isoparse(value) if _DATE.match(value) else None
-        except (ValueError, OverflowError):
-            value = None
-        if value is None:
-            raise _Problem("must be ISO 8601, such as 2026-01-31T09:30:00Z")
+        value = read_moment(value)
     if type(value) is not datetime:
         raise _Problem(f"must be a datetime or ISO 8601 text, not {_name(type(value))}")
     try:

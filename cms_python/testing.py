@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import pytest
 
 from cms_python.client import CMSClient
-from cms_python.configuration import Configuration
 from cms_python.sandbox import Sandbox
 
 __all__ = ["cms_client", "cms_sandbox"]
@@ -35,10 +34,8 @@ def cms_sandbox(request: pytest.FixtureRequest) -> Sandbox:
 
 @pytest.fixture
 def cms_client(cms_sandbox: Sandbox) -> Iterator[CMSClient]:
-    """A client of ``cms_sandbox``, without a proxy, closed after the test."""
-    # The sandbox is on this machine: a proxy that the environment names would not find it.
-    here = Configuration(proxy="")
-    with CMSClient("any-token", cms_sandbox.url, configuration=here) as client:
+    """A client of ``cms_sandbox``, closed after the test."""
+    with CMSClient("any-token", cms_sandbox.url) as client:
         yield client
 
 

@@ -201,6 +201,18 @@ def test_a_key_of_ones_own(folder: Folder, sandbox: Sandbox) -> None:
     assert ["k7"] == [each.idempotency_key for each in sandbox.events]
 
 
+def test_a_key_that_two_rows_name(folder: Folder, sandbox: Sandbox) -> None:
+    """Only one of them could be sent, so the second is a wrong row that names the first."""
+    folder.write(
+        "leads.csv",
+        "click_id,event_name,customer_external_id,idempotency_key\nc1,a,u1,k7\nc2,b,u2,k7\n",
+    )
+    folder.run("leads.csv", "--kind", "lead", "--skip-bad", code=1)
+    assert ["u1"] == [each.customer_external_id for each in sandbox.events]
+    (wrong,) = folder.errors("leads.csv.errors.csv")
+    assert "idempotency_key is that of row 2 too: give each row its own" == wrong["error_reason"]
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "reason"),
     [
@@ -415,11 +427,11 @@ def test_times(folder: Folder, sandbox: Sandbox) -> None:
         "leads.csv",
         "event_name,customer_external_id,click_id,timestamp\n"
         "a,u1,c1,2026-01-31T09:30:00Z\nb,u2,c2,2026-07-31 09:30\n"
-        "c,u3,c3,2026-01-31\nd,u4,c4,31.1.2026\n",
+        "c,u3,c3,2026-01-31\nd,u4,c4,31.1.2026\ne,u5,c5,2026-W05\n",
     )
     folder.run("leads.csv", "--kind", "lead", "--dry-run", code=1)
     errors = folder.errors("leads.csv.errors.csv")
-    assert ["3", "4", "5"] == [each["error_row"] for each in errors]
+    assert ["3", "4", "5", "6"] == [each["error_row"] for each in errors]
     assert "timestamp has no time zone: pass --timezone" in errors[0]["error_reason"]
     assert "timestamp must be ISO 8601" in errors[2]["error_reason"]
     zone = ["--timezone", "Europe/Berlin"]
@@ -582,17 +594,18 @@ def test_progress_at_a_terminal(folder: Folder, server: FaultServer) -> None:
 
 
 def many(path: Path, count: int) -> tuple[set[str], set[int]]:
-    """Writes so many rows, of which one in a hundred is wrong.
+    """Writes so many rows, of which two in a hundred have a wrong amount or an earlier key.
 
     Returns the invoices of the good ones and the numbers of the others.
     """
     good, wrong = set(), set()
     with path.open("w", encoding="utf-8") as file:
-        file.write(HEADINGS)
+        file.write(HEADINGS.replace("\n", ",idempotency_key\n"))
         for number in range(count):
             amount = "oops" if number % 100 == 50 else str(number)
-            file.write(f"c{number},bought,u{number // 3},i{number},{amount},USD\n")
-            if amount == "oops":
+            key = "key-1" if number % 100 == 70 or number == 1 else ""
+            file.write(f"c{number},bought,u{number // 3},i{number},{amount},USD,{key}\n")
+            if amount == "oops" or (key and number > 1):
                 wrong.add(number + 2)
             else:
                 good.add(f"i{number}")

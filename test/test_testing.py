@@ -80,14 +80,6 @@ def test_every_worker_has_a_server_of_its_own(project: Path) -> None:
     assert len(set((project / "urls").read_text().split())) == 2
 
 
-def test_a_proxy_of_the_environment_stands_in_no_way(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The fixtures serve on a machine that reaches the network through one."""
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    assert "4 passed" in run(project)
-
-
 def test_the_examples_of_the_docs_pass(tmp_path: Path) -> None:
     """The page's blocks, copied into files, are a project whose tests pass."""
     page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")

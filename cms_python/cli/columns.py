@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from typing import Any, Literal, Optional
 
-from dateutil.parser import isoparse
-
 from cms_python import CMSClient, money
 from cms_python.api.tracking_api import PAYLOADS
 from cms_python.cli.rows import Row
-from cms_python.events import Event, EventKind, InvalidEvent
+from cms_python.events import Event, EventKind, InvalidEvent, read_moment
 
 __all__ = ["ERROR_COLUMNS", "ColumnError", "Columns", "Rules"]
 
@@ -61,6 +60,7 @@ class Columns:
         self._rules = rules
         self._fields: dict[str, Optional[str]] = {}
         self._is_named = bool(headings)
+        self._keys = _Keys()
         for heading in [*headings, *rules.fields, *rules.defaults]:
             self._field(heading)
         if headings:
@@ -83,7 +83,10 @@ class Columns:
             raise InvalidEvent({**error.details, **problems}) from None
         if problems:
             raise InvalidEvent(problems)
-        return event if key else replace(event, idempotency_key=_key(event, row, fingerprint))
+        if key is None:
+            return replace(event, idempotency_key=_key(event, row, fingerprint))
+        self._keys.note(event.idempotency_key, row.number)
+        return event
 
     def heading(self, name: str) -> str:
         """What the file calls an argument."""
@@ -218,16 +221,29 @@ class Columns:
             )
         return int(text)
 
-    def _moment(self, text: str) -> Any:
-        try:
-            moment = isoparse(text)
-        except (ValueError, OverflowError):
-            return text  # The event says what a timestamp must be.
-        if moment.tzinfo is not None or not isinstance(moment, datetime):
+    def _moment(self, text: str) -> datetime:
+        moment = read_moment(text)
+        if moment.tzinfo is not None:
             return moment
         if self._rules.timezone is None:
             raise ValueError("has no time zone: pass --timezone, such as UTC or Europe/Berlin")
         return moment.replace(tzinfo=self._rules.timezone)
+
+
+class _Keys:
+    """The keys that rows name, and the first row of each; on disk, since there may be millions."""
+
+    def __init__(self) -> None:
+        # A file of SQLite's own, which goes with the connection.
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, number) WITHOUT ROWID")
+
+    def note(self, key: str, number: int) -> None:
+        """Raises InvalidEvent for a key that an earlier row names; the same row may come again."""
+        self._database.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", [key, number])
+        ((first,),) = self._database.execute("SELECT number FROM keys WHERE key = ?", [key])
+        if first != number:
+            raise InvalidEvent({KEY: f"is that of row {first} too: give each row its own"})
 
 
 def _key(event: Event, row: Row, fingerprint: str) -> str:

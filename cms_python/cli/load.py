@@ -6,11 +6,10 @@ import csv
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from cms_python import Event, Outbox
 from cms_python.cli.columns import ERROR_COLUMNS, Columns
@@ -155,18 +154,30 @@ class Import:
         self.kept = text
 
     def _batches(self) -> Iterator[_Batch]:
-        rows = (row for row in self.source.rows() if row.number > self.state.read)
+        rows = self._unread_rows()
         while True:
             taken = list(itertools.islice(rows, BATCH))
             if not taken:
                 return
             yield _Batch(list(self._events(taken)), taken[-1].number)
 
+    def _unread_rows(self) -> Iterator[Row]:
+        for row in self.source.rows():
+            if row.number > self.state.read:
+                yield row
+            elif self.state.bad:
+                # It may be what makes a later row wrong, which names the same key.
+                self._event(row)
+
     def _events(self, rows: Iterable[Row]) -> Iterator[Event]:
-        for row in rows:
+        return filter(None, map(self._event, rows))
+
+    def _event(self, row: Row) -> Optional[Event]:
+        try:
+            return self.columns.event(row, self.state.fingerprint)
+        except InvalidEvent:
             # What is wrong was told in the first pass.
-            with suppress(InvalidEvent):
-                yield self.columns.event(row, self.state.fingerprint)
+            return None
 
     def _stats(self, outbox: Outbox, progress: Progress) -> OutboxStats:
         """Asks how far it is, and shows that if it is time to."""
