@@ -134,6 +134,8 @@ def test_a_mended_file_of_wrong_rows_is_not_written_over(folder: Folder) -> None
     assert "mended again" == folder.read("sales.csv.errors.csv.old.2")
     assert "mended at last" == folder.read("sales.csv.errors.csv.old.3")
     assert 1 == len(folder.errors("sales.csv.errors.csv"))
+    folder.run("sales.csv", "--kind", "sale", "--dry-run", code=1)
+    assert 4 == len([*folder.path.glob("sales.csv.errors.csv*")])
 
 
 def test_a_dry_run_sends_nothing(folder: Folder, sandbox: Sandbox) -> None:

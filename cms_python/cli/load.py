@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import filecmp
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -105,18 +106,23 @@ class Import:
         first = next(bad, None)
         if first is None:
             return
-        if self.files.errors.exists():
-            # It may have been mended by hand, and not imported yet.
-            self.files.errors.replace(_unused(f"{self.files.errors}.old"))
         names = [*self.columns.mended_headings(self.headings), *ERROR_COLUMNS]
         encoding = self.source.encoding
         delimiter = "," if self.source.is_json else self.source.delimiter
+        written = Path(f"{self.files.errors}.new")
+        written.unlink(missing_ok=True)
         # They hold personal data, as the outbox does.
-        self.files.errors.touch(0o600, exist_ok=False)
-        with self.files.errors.open("w", encoding=encoding, newline="") as file:
+        written.touch(0o600, exist_ok=False)
+        with written.open("w", encoding=encoding, newline="") as file:
             writer = csv.DictWriter(file, names, delimiter=delimiter, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(itertools.chain([first], bad))
+        if self.files.errors.exists() and not filecmp.cmp(
+            self.files.errors, written, shallow=False
+        ):
+            # It may have been mended by hand, and not imported yet.
+            self.files.errors.replace(_unused(f"{self.files.errors}.old"))
+        written.replace(self.files.errors)
 
     # Second pass
 
