@@ -17,6 +17,7 @@ import pytest
 import urllib3
 from needed import IS_CI
 
+import cms_python
 from cms_python import CMSClient
 from cms_python.sandbox import Sandbox
 
@@ -182,7 +183,7 @@ def test_the_filter_shows_leads_sales_or_refusals(page: Page, client: CMSClient)
 @pytest.fixture
 def refunds(tmp_path: Path) -> Iterator[str]:
     """The address of a sandbox whose contract has refunds in the place of sales."""
-    package = Path(__file__).parent.parent / "cms_python"
+    package = Path(cms_python.__file__).parent
     shutil.copytree(package, tmp_path / "cms_python")
     contract = tmp_path / "cms_python" / "openapi.yaml"
     text = contract.read_text(encoding="utf-8")
