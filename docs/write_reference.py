@@ -22,7 +22,8 @@ SECTIONS: dict[str, dict[str, list[str]]] = {
     "Results": {"cms_python.results": ["TrackSuccess", "TrackFailure", "TrackResult", "success"]},
     "Deliveries": {
         "cms_python.delivery.outbox": ["Outbox"],
-        "cms_python.delivery.storage": ["OutboxStats", "DeadEvent", "OutboxError"],
+        "cms_python.delivery.storage": ["OutboxStats", "DeadEvent"],
+        "cms_python.delivery.database": ["OutboxError"],
         "cms_python.delivery.celery": ["CeleryDelivery", "configure_worker", "TASK"],
         "cms_python.delivery.jobs": ["deliver", "Outcome"],
         "cms_python.delivery": ["Delivery", "OnResult"],

@@ -30,6 +30,7 @@ MODULES = [
 ]
 # How the outbox works inside: changed at will, and promised to nobody.
 INTERNAL = {
+    "cms_python.delivery.database",
     "cms_python.delivery.logs",
     "cms_python.delivery.retries",
     "cms_python.delivery.storage",

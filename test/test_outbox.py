@@ -41,6 +41,7 @@ from test_concurrency import exit_status, fork, forks, threads_beside_fork
 from waiting import wait_until
 
 from cms_python import CMSClient, Delivery, Event, Outbox, TrackFailure, TrackResult
+from cms_python.delivery import database as database_module
 from cms_python.delivery import storage as storage_module
 from cms_python.delivery import verdicts
 from cms_python.delivery.outbox import OutboxError
@@ -77,7 +78,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdicts, "FIRST_BACKOFF", 0.01)
     monkeypatch.setattr(verdicts, "LONGEST_BACKOFF", 3.0)
     monkeypatch.setattr(storage_module, "FIRST_PROBE", 0.01)
-    monkeypatch.setattr(storage_module, "BUSY_SECONDS", 0.3)
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.3)
 
 
 @contextmanager
@@ -472,7 +473,7 @@ def test_a_full_disk_and_room_again(path: Path, server: FaultServer) -> None:
 
 def limit(outbox: Outbox, pages: int) -> None:
     """Bounds the file as a full disk would."""
-    db = outbox._storage._connection
+    db = outbox._storage._database._connection
     assert db is not None
     db.execute(f"PRAGMA max_page_count = {pages}").fetchone()
 
@@ -555,7 +556,7 @@ def test_a_call_waits_for_threads_and_processes_together(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has waited for another thread of the program has less time left for other programs."""
-    monkeypatch.setattr(storage_module, "BUSY_SECONDS", 3.0)
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 3.0)
     with writing(path) as (client, outbox), closing(sqlite3.connect(path)) as other:
         lead(client)
         other.execute("BEGIN IMMEDIATE")
@@ -567,7 +568,7 @@ def test_a_call_waits_for_threads_and_processes_together(
             took.append(monotonic() - started)
 
         thread = threading.Thread(target=track)
-        with outbox._storage._transaction("BEGIN"):
+        with outbox._storage._database.transaction("BEGIN"):
             thread.start()
             thread.join(timeout=0.8 * 3.0)
         thread.join()
@@ -1372,6 +1373,32 @@ def test_a_child_loses_nothing_when_its_parent_goes(path: Path) -> None:
         os.close(end)
 
 
+@forks
+@threads_beside_fork
+def test_a_child_does_not_speak_for_what_its_parent_sends(path: Path) -> None:
+    """A child that closes the outbox takes back no attempt of its parent, which may crash yet."""
+    counts: list[tuple[int]] = []
+
+    class Forking(Delivery):
+        """Another way to leave than HTTP, that needs a process of its own."""
+
+        def deliver(self, event: Event) -> TrackResult:  # noqa: ARG002, whatever it is
+            assert 0 == exit_status(fork(work))
+            with closing(sqlite3.connect(path)) as db:
+                counts.append(db.execute("SELECT unanswered FROM events").fetchone())
+            return success("Forked")
+
+    def work() -> None:
+        client.flush(timeout=0)
+        client.close()
+
+    with opened(path, through=Forking(), drain_timeout=0) as (client, outbox):
+        lead(client)
+        assert client.flush(timeout=20)
+        assert 1 == outbox.stats().delivered
+    assert [(1,)] == counts
+
+
 ELSEWHERE = """
 import sys
 from cms_python import CMSClient, Outbox
@@ -1416,13 +1443,13 @@ def test_a_fork_while_a_thread_waits_for_the_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fork waits for a moment; thread and child both get their turn."""
-    monkeypatch.setattr(storage_module, "BUSY_SECONDS", 5.0)
+    monkeypatch.setattr(database_module, "BUSY_SECONDS", 5.0)
     with writing(path) as (client, outbox):
         lead(client, "before")
         with locked_elsewhere(path) as unlock:
             thread = threading.Thread(target=lead, args=(client, "thread"))
             thread.start()
-            wait_until(lambda: bool(outbox._storage._turns))
+            wait_until(lambda: bool(outbox._storage._database._turns))
             threading.Timer(0.1, unlock).start()
             child = fork(lambda: lead(client, "child"))
             thread.join()
@@ -1443,7 +1470,7 @@ def test_a_fork_out_of_a_transaction(path: Path, server: FaultServer) -> None:
             result = client.track_lead("child", "user_42", "id_123")
             assert success("Recorded", "child") == result
 
-        with outbox._storage._transaction():
+        with outbox._storage._database.transaction():
             child = fork(work)
         assert 0 == exit_status(child)
         lead(client, "after")
@@ -1488,7 +1515,7 @@ def test_a_handler_of_a_signal_that_tracks_while_its_thread_writes(
     with opened(path, server.url) as (client, outbox):
         lead(client, "before")
         assert client.flush(timeout=10)
-        with outbox._storage._transaction():
+        with outbox._storage._database.transaction():
             result = client.track_lead("handler", "user_42", "id_123")
             assert success("Recorded", "handler") == result
         lead(client, "after")
@@ -1501,17 +1528,17 @@ def test_a_handler_of_a_signal_that_tracks_while_its_thread_enters(path: Path) -
     """It takes nothing from the call that it came into: no other thread gets in between."""
     with writing(path) as (client, outbox):
         lead(client, "before")
-        storage, others = outbox._storage, []
+        database, others = outbox._storage._database, []
 
         class Signalled:
             """A lock that a signal meets just as it has been taken."""
 
-            lock = storage._lock
+            lock = database._lock
             release = lock.release
 
             def acquire(self, timeout: float) -> bool:
                 taken = self.lock.acquire(timeout=timeout)
-                storage._lock = self.lock
+                database._lock = self.lock
                 signal.raise_signal(signal.SIGUSR1)
                 return taken
 
@@ -1519,12 +1546,12 @@ def test_a_handler_of_a_signal_that_tracks_while_its_thread_enters(path: Path) -
             client.track_lead("handler", "user_42", "id_123")
 
         def look() -> None:
-            others.append(storage._lock.acquire(blocking=False))
+            others.append(database._lock.acquire(blocking=False))
 
         before = signal.signal(signal.SIGUSR1, track)
         try:
-            storage._lock = cast("Any", Signalled())
-            with storage._transaction():
+            database._lock = cast("Any", Signalled())
+            with database.transaction():
                 thread = threading.Thread(target=look)
                 thread.start()
                 thread.join()

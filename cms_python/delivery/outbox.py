@@ -281,6 +281,7 @@ class Outbox(Delivery):
         # A handler of a signal may track an event while the same thread holds the lock.
         self._lock = threading.RLock()
         self._senders = None
+        self._storage.forget()
 
     def __repr__(self) -> str:
         return f"Outbox({str(self._storage.path)!r})"

@@ -1,4 +1,4 @@
-"""The outbox's SQLite file: what waits, what is being sent, and what was given up."""
+"""The events in the outbox's SQLite file: what waits, is being sent, or was given up."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import secrets
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import Literal, NamedTuple, Optional, Union
 
+from cms_python.delivery.database import Database, OutboxError
 from cms_python.delivery.verdicts import Ruling
 from cms_python.events import Event, InvalidEvent
 
@@ -28,10 +27,7 @@ __all__ = [
     "Storage",
 ]
 
-APPLICATION = 0x434D5331  # "CMS1": tells our files from other programs'.
 PAGE = 500
-# Seconds to wait for another process, or another thread, that uses the file.
-BUSY_SECONDS = 5.0
 # Seconds by which the clock must have jumped back to be followed.
 LEAST_JUMP = 1.0
 # Seconds to wait at most for the file where a program is about to end.
@@ -99,10 +95,6 @@ SCHEMAS = (
 
 
 UNREADABLE = "Its text in the file cannot be read."
-
-
-class OutboxError(Exception):
-    """The file cannot take or give events: full, read-only, locked, corrupt or another's."""
 
 
 class Claim(NamedTuple):
@@ -181,18 +173,8 @@ class Exchange:
     wait: float = 0.0
 
 
-class _Turn:
-    """The use of the file by one thread, from before it waits for the lock."""
-
-    # Set, not called: Ctrl-C may come between any two calls, and must not shut the thread out.
-    is_over = False
-
-
 class Storage:
-    """One file. A process has one connection to it, made at first use and anew after a fork.
-
-    ``now`` tells the seconds since the epoch.
-    """
+    """The events of one file. ``now`` tells the seconds since the epoch."""
 
     def __init__(
         self,
@@ -202,26 +184,17 @@ class Storage:
         max_age: float,
         now: Callable[[], float] = time.time,
     ) -> None:
-        # A program may change its directory later, as daemons do.
-        self._path = Path(path).absolute()
+        self._database = Database(path, SCHEMAS)
         self._max_events = max_events
         self._max_age = max_age
         self._now = now
-        self._connection: Optional[sqlite3.Connection] = None
-        self._identity: Optional[tuple[int, int]] = None
-        self._lock = threading.RLock()
-        # By thread.
-        self._turns: dict[int, _Turn] = {}
         # By thread: what it took at its last exchange, and has not come back with.
         self._in_hand: dict[int, Claim] = {}
-        self._is_cut_off = False
-        self._has_log = False
-        _storages.add(self)
 
     @property
     def path(self) -> Path:
         """The file, absolute."""
-        return self._path
+        return self._database.path
 
     # Adding and looking
 
@@ -233,7 +206,7 @@ class Storage:
         Tells of each its id, and whether it was queued already. Raises InvalidEvent where its key
         is that of another event that is queued.
         """
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             if checkpoint is not None:
                 moved = db.execute(
                     "UPDATE outbox SET checkpoint = ? WHERE checkpoint = ?", [checkpoint, after]
@@ -245,14 +218,14 @@ class Storage:
 
     def checkpoint(self) -> str:
         """What the last ``add()`` that had a checkpoint left."""
-        with self._transaction("BEGIN") as db:
+        with self._database.transaction("BEGIN") as db:
             return str(db.execute("SELECT checkpoint FROM outbox").fetchone()[0])
 
     def events(self) -> Iterator[tuple[Literal["queued", "dead"], Optional[Event]]]:
         """All events with their state, oldest first; None for one that cannot be read."""
         last = 0
         while True:
-            with self._transaction("BEGIN") as db:
+            with self._database.transaction("BEGIN") as db:
                 rows = db.execute(
                     "SELECT id, state, CAST(kind AS BLOB), CAST(body AS BLOB), CAST(key AS BLOB),"
                     " created_at FROM events WHERE id > ? ORDER BY id LIMIT ?",
@@ -266,13 +239,13 @@ class Storage:
 
     def queued(self) -> int:
         """How many events are neither delivered nor dead."""
-        with self._transaction("BEGIN") as db:
+        with self._database.transaction("BEGIN") as db:
             return int(db.execute("SELECT queued FROM outbox").fetchone()[0])
 
     def stats(self) -> OutboxStats:
         """The counts, and the age of the oldest event."""
         now = self._now()
-        with self._transaction("BEGIN") as db:
+        with self._database.transaction("BEGIN") as db:
             counts = db.execute("SELECT queued, dead, delivered, paused FROM outbox").fetchone()
             queued, dead, delivered, paused = counts
             sending, due = db.execute(
@@ -303,7 +276,7 @@ class Storage:
                 return Exchange(wait=wait)
         made = Exchange()
         # What a power failure takes back here is sent again, as it is after any other crash.
-        with self._transaction(is_durable=False) as db:
+        with self._database.transaction(is_durable=False) as db:
             now = self._now()
             self._follow_clock(db, now)
             if settlement:
@@ -319,6 +292,10 @@ class Storage:
         """The calling thread will not come back with what it has in hand."""
         self._in_hand.pop(threading.get_ident(), None)
 
+    def forget(self) -> None:
+        """Lets go of what a fork copied: what the parent's threads have in hand."""
+        self._in_hand = {}
+
     def excuse(self) -> None:
         """Does not count the attempts under way against their events: the program ends.
 
@@ -328,13 +305,13 @@ class Storage:
         if not held:
             return
         # Where that cannot be noted they count, as after a crash.
-        noting = self._transaction(is_durable=False, patience=LAST_PATIENCE)
+        noting = self._database.transaction(is_durable=False, patience=LAST_PATIENCE)
         with suppress(OutboxError), noting as db:
             db.executemany("UPDATE events SET unanswered = 0 WHERE id = ? AND lease = ?", held)
 
     def probe_soon(self) -> None:
         """Ends a pause for one attempt: the program may have been set up anew."""
-        with self._transaction(is_durable=False) as db:
+        with self._database.transaction(is_durable=False) as db:
             db.execute(
                 "UPDATE outbox SET paused = NULL, probe = ?, probe_at = 0 WHERE probe > 0",
                 [FIRST_SILENCE],
@@ -344,7 +321,7 @@ class Storage:
 
     def dead(self) -> list[DeadEvent]:
         """The events that were given up, oldest first."""
-        with self._transaction("BEGIN") as db:
+        with self._database.transaction("BEGIN") as db:
             rows = db.execute(
                 "SELECT CAST(kind AS BLOB), CAST(body AS BLOB), CAST(key AS BLOB), created_at,"
                 " id, attempts, status, CAST(error AS BLOB) FROM events WHERE state = 'dead'"
@@ -358,7 +335,7 @@ class Storage:
     def retry_dead(self) -> int:
         """Queues all dead events again, as if they were new; tells how many."""
         now = self._now()
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             count = db.execute(
                 "UPDATE events SET state = 'waiting', due_at = ?, since = ?, attempts = 0,"
                 " unanswered = 0, unknown = 0 WHERE state = 'dead'",
@@ -379,7 +356,7 @@ class Storage:
         """Forgets dead events, by default all; tells how many."""
         statement = "DELETE FROM events WHERE state = 'dead'"
         rows = None if event_ids is None else [[each] for each in event_ids]
-        with self._transaction() as db:
+        with self._database.transaction() as db:
             if rows is None:
                 count = db.execute(statement).rowcount
             else:
@@ -389,13 +366,7 @@ class Storage:
 
     def close(self) -> None:
         """Closes the connection. A later use opens another."""
-        turn = _Turn()
-        try:
-            if self._enter(turn, BUSY_SECONDS):
-                self._disconnect()
-        finally:
-            turn.is_over = True
-            self._leave(turn)
+        self._database.close()
 
     # Steps of a transaction
 
@@ -449,7 +420,7 @@ class Storage:
     def _seconds_until_due(self) -> float:
         """How long nothing can be claimed; asked without keeping other processes from writing."""
         now = self._now()
-        with self._transaction("BEGIN") as db:
+        with self._database.transaction("BEGIN") as db:
             first = db.execute(
                 "SELECT due_at FROM events WHERE state = 'ready' ORDER BY due_at LIMIT 1"
             ).fetchone()
@@ -609,165 +580,6 @@ class Storage:
             [row, and_not],
         )
 
-    # The connection
-
-    @contextmanager
-    def _transaction(
-        self,
-        begin: str = "BEGIN IMMEDIATE",
-        *,
-        is_durable: bool = True,
-        patience: Optional[float] = None,
-    ) -> Iterator[sqlite3.Connection]:
-        """The one place that locks, begins, commits and translates SQLite's errors.
-
-        What is durable is on the disk when it is over, with all that was before it. For other
-        threads and other processes together it waits ``patience`` seconds.
-        """
-        turn = _Turn()
-        patience = BUSY_SECONDS if patience is None else patience
-        deadline = monotonic() + patience
-        try:
-            if not self._enter(turn, patience):
-                raise OutboxError("The outbox cannot be used: others keep it busy.")
-            if self._connection and not self._is_in_place():
-                self._disconnect()
-            db = self._connection or self._connect(deadline - monotonic())
-            try:
-                left = max(deadline - monotonic(), 0.0)
-                db.execute(f"PRAGMA busy_timeout = {left * 1000:.0f}")
-                if self._has_log:
-                    # Only a write-ahead log stays whole without a sync each time.
-                    db.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
-                db.execute(begin)
-                yield db
-                db.execute("COMMIT")
-            finally:
-                if db.in_transaction:
-                    with suppress(sqlite3.Error):
-                        db.execute("ROLLBACK")
-        except (sqlite3.Error, OSError) as error:
-            raise OutboxError(f"The outbox cannot be used: {error}.") from None
-        finally:
-            turn.is_over = True
-            self._leave(turn)
-
-    def _enter(self, turn: _Turn, seconds: float) -> bool:
-        """Takes the lock, unless this very thread has a turn: a handler of a signal may try."""
-        thread = threading.get_ident()
-        other = self._turns.get(thread)
-        if other and not other.is_over:
-            return False
-        self._turns[thread] = turn
-        return self._lock.acquire(timeout=seconds)
-
-    def _leave(self, turn: _Turn) -> None:
-        """Gives back what this turn has taken; one that was refused leaves the other's alone."""
-        if self._turns.get(threading.get_ident()) is turn:
-            self._turns.pop(threading.get_ident(), None)
-            # All of it: Ctrl-C may have kept this thread from giving it back at an earlier turn.
-            with suppress(RuntimeError):
-                while True:
-                    self._lock.release()
-
-    def _connect(self, patience: float) -> sqlite3.Connection:
-        if self._is_cut_off:
-            raise OutboxError("The outbox cannot be used: it was in use when the process forked.")
-        # Made before SQLite opens it, for its mode. One that is there is not opened: closing it
-        # would drop the locks that another connection of this process holds on it.
-        with suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        db = _opened(self._path, patience)
-        try:
-            if self._version(db) == 0:
-                # What another connection uses cannot be changed.
-                db.close()
-                _choose_journal(self._path, patience)
-                db = _opened(self._path, patience)
-            # A commit returns once it is on the disk, whatever SQLite was built with.
-            db.execute("PRAGMA synchronous = FULL")
-            self._has_log = db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-            self._upgrade(db)
-        except BaseException:
-            db.close()
-            raise
-        self._connection, self._identity = db, _identity(self._path)
-        return db
-
-    def _upgrade(self, db: sqlite3.Connection) -> None:
-        if self._version(db) == len(SCHEMAS):
-            return
-        db.execute("BEGIN IMMEDIATE")
-        # Another process may just have done it.
-        for script in SCHEMAS[self._version(db) :]:
-            for statement in script.split(";"):
-                db.execute(statement)
-        db.execute(f"PRAGMA application_id = {APPLICATION}")
-        db.execute(f"PRAGMA user_version = {len(SCHEMAS)}")
-        db.execute("COMMIT")
-
-    def _version(self, db: sqlite3.Connection) -> int:
-        """The version of the file, 0 if it is empty. Raises OutboxError if it is not for us."""
-        # Looked at in one moment, for another process may just be making the file.
-        db.execute("SAVEPOINT look")
-        (application,) = db.execute("PRAGMA application_id").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        db.execute("RELEASE look")
-        if application != APPLICATION and (application, version, tables) != (0, 0, 0):
-            raise OutboxError(f"{self._path} belongs to another program: choose another path.")
-        if version > len(SCHEMAS):
-            raise OutboxError(f"{self._path} is of a newer version: update cms-python-client.")
-        return int(version)
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection and not self._is_in_place():
-            # To close it would remove the log of the file that has taken its place.
-            _keep_for_ever(connection)
-        elif connection:
-            with suppress(sqlite3.Error):
-                connection.close()
-
-    def _is_in_place(self) -> bool:
-        """Whether the file that is open is the one at the path: somebody may have removed it."""
-        return self._identity == _identity(self._path)
-
-    # Forks
-
-    def before_fork(self) -> bool:
-        """Lets no thread be inside SQLite, and no connection be open, at the fork.
-
-        SQLite remembers by file which locks the process holds. A child that inherited an open file
-        would believe that it holds the parent's, and other processes would write over it.
-        """
-        turn = _Turn()
-        if not self._enter(turn, 2 * BUSY_SECONDS):
-            turn.is_over = True
-            self._leave(turn)
-            return False
-        self._disconnect()
-        return True
-
-    def after_fork_in_parent(self) -> None:
-        turn = self._turns[threading.get_ident()]
-        turn.is_over = True
-        self._leave(turn)
-
-    def after_fork_in_child(self) -> None:
-        self._lock, self._turns, self._in_hand = threading.RLock(), {}, {}
-        if self._connection:
-            _keep_for_ever(self._connection)
-            self._connection, self._is_cut_off = None, True
-
-
-def _identity(path: Path) -> Optional[tuple[int, int]]:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
 
 def _readable(kind: bytes, body: bytes, key: bytes, created_at: float) -> Optional[Event]:
     """The event of a row. Its text comes as bytes: in a damaged file it need not be UTF-8."""
@@ -782,61 +594,3 @@ def _essence(event: Event) -> dict[str, object]:
     fields = type(event.payload).model_fields.items()
     lasting = {name for name, field in fields if field.repr and name != "timestamp"}
     return {"kind": event.kind, **event.payload.model_dump(include=lasting)}
-
-
-def _opened(path: Path, patience: float) -> sqlite3.Connection:
-    return sqlite3.connect(
-        path, timeout=max(patience, 0.0), isolation_level=None, check_same_thread=False
-    )
-
-
-def _choose_journal(path: Path, patience: float) -> None:
-    """A write-ahead log, or where the file system has none, a rollback journal."""
-    with closing(_opened(path, patience)) as db:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            # Only use shows whether the file system can share memory.
-            db.execute("BEGIN IMMEDIATE")
-            db.execute("ROLLBACK")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                return  # Another process is just making the file.
-    with closing(_opened(path, patience)) as db:
-        # This alone spares SQLite the shared memory that it would need to look into the file.
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        db.execute("PRAGMA journal_mode = DELETE")
-
-
-def _keep_for_ever(connection: sqlite3.Connection) -> None:
-    """Keeps a connection from being closed, even at exit, where that would harm a file."""
-    import ctypes
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-
-_storages: weakref.WeakSet[Storage] = weakref.WeakSet()
-# Two threads may fork at once.
-_forking = threading.local()
-
-
-def _before_fork() -> None:
-    _forking.held = [each for each in tuple(_storages) if each.before_fork()]
-
-
-def _after_fork_in_parent() -> None:
-    for storage in _forking.held:
-        storage.after_fork_in_parent()
-
-
-def _after_fork_in_child() -> None:
-    for storage in _storages:
-        storage.after_fork_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
