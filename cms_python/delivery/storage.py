@@ -173,6 +173,21 @@ class Exchange:
     wait: float = 0.0
 
 
+class _ReadyEvent(NamedTuple):
+    """The row of an event that is ready."""
+
+    due_at: float
+    lease: Optional[str]
+    row: int
+    attempts: int
+    unanswered: int
+    unknown: int
+    kind: bytes
+    body: bytes
+    key: bytes
+    created_at: float
+
+
 class Storage:
     """The events of one file. ``now`` tells the seconds since the epoch."""
 
@@ -453,49 +468,47 @@ class Storage:
         made.wait = hold_until - now
         held = {claim.lease for claim in self._in_hand.copy().values()}
         while made.claim is None and made.wait <= 0:
-            found = db.execute(
-                "SELECT due_at, lease, id, attempts, unanswered, unknown, CAST(kind AS BLOB),"
-                " CAST(body AS BLOB), CAST(key AS BLOB), created_at FROM events"
-                " WHERE state = 'ready' ORDER BY due_at, id LIMIT 1"
-            ).fetchone()
-            made.wait = found[0] - now if found else float("inf")
-            if made.wait > 0:
+            ready = self._first_ready(db)
+            made.wait = ready.due_at - now if ready else float("inf")
+            if ready is None or made.wait > 0:
                 return
-            if found[1] in held:
+            if ready.lease in held:
                 # It takes long, such as for a host's name, but has not come to an end.
-                db.execute("UPDATE events SET due_at = ? WHERE id = ?", [now + lease, found[2]])
+                db.execute("UPDATE events SET due_at = ? WHERE id = ?", [now + lease, ready.row])
             else:
-                self._take(db, found[2:], now, lease, made)
+                self._take(db, ready, now, lease, made)
         if made.claim and probe:
             # The others wait for what becomes of this one.
             made.claim = made.claim._replace(probe=True)
             db.execute("UPDATE outbox SET probe_at = ?", [now + lease])
 
+    def _first_ready(self, db: sqlite3.Connection) -> Optional[_ReadyEvent]:
+        found = db.execute(
+            "SELECT due_at, lease, id, attempts, unanswered, unknown, CAST(kind AS BLOB),"
+            " CAST(body AS BLOB), CAST(key AS BLOB), created_at FROM events"
+            " WHERE state = 'ready' ORDER BY due_at, id LIMIT 1"
+        ).fetchone()
+        return _ReadyEvent(*found) if found else None
+
     def _take(
-        self,
-        db: sqlite3.Connection,
-        found: tuple[int, int, int, int, bytes, bytes, bytes, float],
-        now: float,
-        lease: float,
-        made: Exchange,
+        self, db: sqlite3.Connection, ready: _ReadyEvent, now: float, lease: float, made: Exchange
     ) -> None:
-        """Claims an event that was found, or gives it up."""
-        row, attempts, unanswered, unknown, kind, body, key, created_at = found
-        event = _readable(kind, body, key, created_at)
+        """Claims the event, or gives it up."""
+        event = _readable(ready.kind, ready.body, ready.key, ready.created_at)
         reason = UNREADABLE if event is None else ""
-        if unanswered >= MOST_UNANSWERED:
-            reason = f"The program ended in each of {unanswered} attempts to send it."
+        if ready.unanswered >= MOST_UNANSWERED:
+            reason = f"The program ended in each of {ready.unanswered} attempts to send it."
         if event is None or reason:
-            self._bury(db, row, 0, reason)
-            made.buried.append(DeadEvent(row, event, attempts, 0, reason))
+            self._bury(db, ready.row, 0, reason)
+            made.buried.append(DeadEvent(ready.row, event, ready.attempts, 0, reason))
             return
         token = secrets.token_hex(8)
         db.execute(
             "UPDATE events SET due_at = ?, lease = ?, attempts = attempts + 1,"
             " unanswered = unanswered + 1 WHERE id = ?",
-            [now + lease, token, row],
+            [now + lease, token, ready.row],
         )
-        made.claim = Claim(row, token, event, attempts + 1, unknown)
+        made.claim = Claim(ready.row, token, event, ready.attempts + 1, ready.unknown)
 
     def _settle(self, db: sqlite3.Connection, done: Settlement, now: float, made: Exchange) -> None:
         claim, ruling = done
