@@ -161,7 +161,7 @@ def piped(stream: IO[str] | None) -> IO[str]:
 
 
 class Brokers:
-    """One Redis and one RabbitMQ for the tests that do not stop them, started when one asks."""
+    """One Redis and one RabbitMQ for all tests, started when one asks."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder, self._stack = folder, stack
@@ -209,11 +209,8 @@ class Turmoil:
     Each producer queues the half of its events at once, and the other when it is told to.
     """
 
-    def __init__(self, kind: type[Broker], folder: Path, stack: ExitStack) -> None:
-        skip_without(kind)
-        (folder / "broker").mkdir()
-        self.books, self.broker = stack.enter_context(Books()), kind(folder / "broker")
-        stack.enter_context(self.broker)
+    def __init__(self, broker: Broker, folder: Path, stack: ExitStack) -> None:
+        self.books, self.broker = stack.enter_context(Books()), broker
         self.answers = threading.Event()
         behave = every_time(*[self.books.accept] * 20, busy, self.books.lose_answer, limited)
 
@@ -252,12 +249,12 @@ class Turmoil:
         assert PERSONAL not in self.shop.log.read_text("utf-8")
 
 
-def test_nothing_is_lost_with_redis(tmp_path: Path) -> None:
+def test_nothing_is_lost_with_redis(brokers: Brokers, tmp_path: Path) -> None:
     """A worker is killed with its hands full, and Redis stopped; each event is recorded once."""
     with ExitStack() as stack:
-        turmoil = Turmoil(Redis, tmp_path, stack)
-        redis = turmoil.broker
+        redis = brokers.emptied(Redis)
         assert isinstance(redis, Redis)
+        turmoil = Turmoil(redis, tmp_path, stack)
         # Two workers that hold so many take no more. Celery takes a message from Redis and notes
         # that it has it in two steps: what is killed in between is lost, as docs/scaling.md says.
         wait_until(lambda: redis.held() == 2 * PREFETCHED, 60)
@@ -270,10 +267,10 @@ def test_nothing_is_lost_with_redis(tmp_path: Path) -> None:
         turmoil.end()
 
 
-def test_nothing_is_lost_with_rabbitmq(tmp_path: Path) -> None:
+def test_nothing_is_lost_with_rabbitmq(brokers: Brokers, tmp_path: Path) -> None:
     """A worker is killed, and RabbitMQ stopped, at any moment; each event is recorded once."""
     with ExitStack() as stack:
-        turmoil = Turmoil(RabbitMQ, tmp_path, stack)
+        turmoil = Turmoil(brokers.emptied(RabbitMQ), tmp_path, stack)
         turmoil.answers.set()
         turmoil.books.wait_for_events(EVENTS // 8, 60)
         kill(turmoil.workers[1])
