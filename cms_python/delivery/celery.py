@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Optional, Union
 from celery import Celery, Task, shared_task
 from celery.exceptions import Reject
 from kombu import Connection, Producer
-from kombu.pools import producers
+from kombu.pools import producers  # type: ignore[attr-defined,unused-ignore]  # in newer stubs only
 
 from cms_python import results
 from cms_python.client import CMSClient
