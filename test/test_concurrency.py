@@ -8,10 +8,8 @@ import os
 import signal
 import ssl
 import threading
-import traceback
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,6 +29,7 @@ from fault_server import (
     garbage,
     reset_after_reading,
 )
+from forking import exit_status, fork, forks, threads_beside_fork
 
 from cms_python import ApiClient, CMSClient, Configuration, TrackingApi
 from cms_python.delivery.direct import Direct
@@ -38,10 +37,6 @@ from cms_python.delivery.direct import Direct
 CALLS = 100
 SOAK_CALLS = int(os.environ.get("CMS_SOAK_CALLS", "1000"))
 OPEN_FILES = Path("/proc/self/fd")
-
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-# The server's own threads run beside the fork; the child uses none of what they hold.
-threads_beside_fork = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
 
 def lead(client: CMSClient, name: str) -> object:
@@ -69,30 +64,6 @@ def connections_of(server: FaultServer, caller: str) -> set[int]:
         for request in server.requests
         if request.json["eventName"].startswith(caller)
     }
-
-
-def fork(work: Callable[[], object]) -> int:
-    """Runs `work` in a child, which ends with it, or after 30 seconds. Returns the child's id."""
-    if not hasattr(os, "fork"):
-        pytest.skip("Windows has no fork")
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        # A child that waits for a lock for ever is killed, and that is a failure.
-        signal.alarm(30)
-        work()
-        status = 0
-    finally:
-        if status:
-            traceback.print_exc()
-        # Neither pytest's nor the server's ends are the child's to run.
-        os._exit(status)
-
-
-def exit_status(child: int) -> int:
-    return os.waitpid(child, 0)[1]
 
 
 # Threads

@@ -24,7 +24,7 @@ from fault_server import (
     redirect,
     reset_after_reading,
 )
-from test_concurrency import exit_status, fork, threads_beside_fork
+from forking import exit_status, fork, threads_beside_fork
 
 from cms_python import CMSClient, Event
 from cms_python.delivery import jobs

@@ -37,7 +37,7 @@ from fault_server import (
     reset_after_reading,
     silent,
 )
-from test_concurrency import exit_status, fork, forks, threads_beside_fork
+from forking import exit_status, fork, forks, threads_beside_fork
 from waiting import wait_until
 
 from cms_python import CMSClient, Delivery, Event, Outbox, TrackFailure, TrackResult
