@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import re
 import sqlite3
+import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -236,6 +237,7 @@ class _Keys:
     def __init__(self) -> None:
         # A file of SQLite's own, which goes with the connection.
         self._database = sqlite3.connect("", isolation_level=None)
+        weakref.finalize(self, self._database.close)
         self._database.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, number) WITHOUT ROWID")
 
     def note(self, key: str, number: int) -> None:
