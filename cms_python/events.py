@@ -62,8 +62,8 @@ class Event:
     """One lead or sale, ready to be delivered.
 
     ``kind`` is ``"lead"`` or ``"sale"``. ``payload`` is the generated model of its body.
-    ``idempotency_key`` is the same on each attempt
-    to deliver it. ``created_at`` is when the call was made.
+    ``idempotency_key`` is the same on each attempt to deliver it. ``created_at`` is when the call
+    was made.
 
     Example:
         >>> Event.create("lead", {"event_name": "signup", "customer_external_id": "user_42"}).kind

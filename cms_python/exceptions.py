@@ -127,5 +127,5 @@ _BY_STATUS: dict[int, type[ApiException]] = {
 
 
 def exception_type(status: int) -> type[ApiException]:
-    """The class of the exception for an HTTP ``status`` that is not 2xx."""
+    """The class of the exception for the HTTP ``status`` of a request that was refused."""
     return _BY_STATUS.get(status, ServiceException if status >= 500 else ApiException)

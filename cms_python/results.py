@@ -163,7 +163,7 @@ def refusal(response: ApiResponse[TrackResponse]) -> Optional[ApiException]:
     for stated in (content.get("status"), content.get("statusCode")):
         if _is_error_status(stated) and stated < 600:
             status = stated
-    kind = ApiException if status < 300 else exception_type(status)
+    kind = exception_type(status)
     return kind(status, headers=response.headers, body=response.raw_data, data=content)
 
 

@@ -68,18 +68,23 @@ def track(path: str, first: str, count: str) -> None:
     client.close()
 
 
+def queue_on_both_sides(client: CMSClient, of_child: int, own: int) -> None:
+    """Forks; the child tracks one event, the process another, and the broker gets both."""
+    child = os.fork()
+    if child == 0:
+        queue(client, of_child)
+        os._exit(0 if client.flush(timeout=30) else 1)
+    queue(client, own)
+    assert client.flush(timeout=30)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def track_across_a_fork(path: str) -> None:
     """Tracks in a process, in a child of it, and in the process once more."""
     client = CMSClient(delivery=CeleryDelivery(app, path))
     queue(client, 1)
     assert client.flush(timeout=30)
-    child = os.fork()
-    if child == 0:
-        queue(client, 2)
-        os._exit(0 if client.flush(timeout=30) else 1)
-    queue(client, 3)
-    assert client.flush(timeout=30)
-    assert os.waitpid(child, 0)[1] == 0
+    queue_on_both_sides(client, 2, 3)
     queue(client, 4)
     assert client.flush(timeout=30)
     client.close()
@@ -90,13 +95,7 @@ def track_after_a_fork(path: str) -> None:
     client = CMSClient(delivery=CeleryDelivery(app, path))
     say("made")
     sys.stdin.readline()
-    child = os.fork()
-    if child == 0:
-        queue(client, 1)
-        os._exit(0 if client.flush(timeout=30) else 1)
-    queue(client, 2)
-    assert client.flush(timeout=30)
-    assert os.waitpid(child, 0)[1] == 0
+    queue_on_both_sides(client, 1, 2)
     client.close()
 
 

@@ -179,7 +179,7 @@ class Columns:
 
     def _kind(self, given: Any) -> EventKind:
         kind = given.strip().lower() if isinstance(given, str) else given
-        if kind is None or kind == "":
+        if _is_blank(kind):
             kind = self._rules.kind
         for known in ARGUMENTS:
             if kind == known:

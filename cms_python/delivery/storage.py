@@ -173,19 +173,38 @@ class Exchange:
     wait: float = 0.0
 
 
-class _ReadyEvent(NamedTuple):
-    """The row of an event that is ready."""
+# All text that somebody wrote comes as bytes: in a damaged file it need not be UTF-8.
+_ROWS = (
+    "SELECT id, state, CAST(kind AS BLOB), CAST(body AS BLOB), CAST(key AS BLOB), created_at,"
+    " attempts, status, CAST(error AS BLOB), due_at, lease, unanswered, unknown FROM events"
+)
 
-    due_at: float
-    lease: Optional[str]
-    row: int
-    attempts: int
-    unanswered: int
-    unknown: int
+
+class _Row(NamedTuple):
+    """What `_ROWS` reads of an event."""
+
+    id: int
+    state: str
     kind: bytes
     body: bytes
     key: bytes
     created_at: float
+    attempts: int
+    status: int
+    error: bytes
+    due_at: float
+    lease: Optional[str]
+    unanswered: int
+    unknown: int
+
+    @property
+    def event(self) -> Optional[Event]:
+        """None if its text cannot be read."""
+        try:
+            texts = self.kind.decode(), self.body.decode(), self.key.decode()
+            return Event.restored(*texts, self.created_at)
+        except Exception:  # noqa: BLE001, there is no telling what a damaged file holds
+            return None
 
 
 class Storage:
@@ -241,16 +260,12 @@ class Storage:
         last = 0
         while True:
             with self._database.transaction("BEGIN") as db:
-                rows = db.execute(
-                    "SELECT id, state, CAST(kind AS BLOB), CAST(body AS BLOB), CAST(key AS BLOB),"
-                    " created_at FROM events WHERE id > ? ORDER BY id LIMIT ?",
-                    [last, PAGE],
-                ).fetchall()
+                rows = _rows(db, "WHERE id > ? ORDER BY id LIMIT ?", last, PAGE)
             for row in rows:
-                yield "dead" if row[1] == "dead" else "queued", _readable(*row[2:])
+                yield "dead" if row.state == "dead" else "queued", row.event
             if not rows:
                 return
-            last = rows[-1][0]
+            last = rows[-1].id
 
     def queued(self) -> int:
         """How many events are neither delivered nor dead."""
@@ -337,14 +352,12 @@ class Storage:
     def dead(self) -> list[DeadEvent]:
         """The events that were given up, oldest first."""
         with self._database.transaction("BEGIN") as db:
-            rows = db.execute(
-                "SELECT CAST(kind AS BLOB), CAST(body AS BLOB), CAST(key AS BLOB), created_at,"
-                " id, attempts, status, CAST(error AS BLOB) FROM events WHERE state = 'dead'"
-                " ORDER BY id"
-            ).fetchall()
+            rows = _rows(db, "WHERE state = 'dead' ORDER BY id")
         return [
-            DeadEvent(row, _readable(*text), attempts, status, error.decode(errors="replace"))
-            for *text, row, attempts, status, error in rows
+            DeadEvent(
+                row.id, row.event, row.attempts, row.status, row.error.decode(errors="replace")
+            )
+            for row in rows
         ]
 
     def retry_dead(self) -> int:
@@ -387,22 +400,18 @@ class Storage:
 
     def _add(self, db: sqlite3.Connection, event: Event, now: float) -> tuple[int, bool]:
         key = event.idempotency_key
-        known = db.execute(
-            "SELECT id, state, CAST(kind AS BLOB), CAST(body AS BLOB), CAST(key AS BLOB),"
-            " created_at FROM events WHERE key = ?",
-            [key],
-        ).fetchone()
-        if known and known[1] != "dead":
-            queued = _readable(*known[2:])
+        known = _first_row(db, "WHERE key = ?", key)
+        if known and known.state != "dead":
+            queued = known.event
             if queued and _essence(queued) != _essence(event):
                 problem = f"{key} is that of another event in the queue: give each its own"
                 raise InvalidEvent({"idempotency_key": problem})
             if queued:
-                return known[0], True
-            self._bury(db, known[0], 0, UNREADABLE)
+                return known.id, True
+            self._bury(db, known.id, 0, UNREADABLE)
         if known:
             # Who gives the key again wants the event sent, perhaps with what was wrong mended.
-            db.execute("DELETE FROM events WHERE id = ?", [known[0]])
+            db.execute("DELETE FROM events WHERE id = ?", [known.id])
             db.execute("UPDATE outbox SET dead = dead - 1")
         self._check_room(db)
         return self._insert(db, event, now), False
@@ -468,13 +477,13 @@ class Storage:
         made.wait = hold_until - now
         held = {claim.lease for claim in self._in_hand.copy().values()}
         while made.claim is None and made.wait <= 0:
-            ready = self._first_ready(db)
+            ready = _first_row(db, "WHERE state = 'ready' ORDER BY due_at, id LIMIT 1")
             made.wait = ready.due_at - now if ready else float("inf")
             if ready is None or made.wait > 0:
                 return
             if ready.lease in held:
                 # It takes long, such as for a host's name, but has not come to an end.
-                db.execute("UPDATE events SET due_at = ? WHERE id = ?", [now + lease, ready.row])
+                db.execute("UPDATE events SET due_at = ? WHERE id = ?", [now + lease, ready.id])
             else:
                 self._take(db, ready, now, lease, made)
         if made.claim and probe:
@@ -482,33 +491,25 @@ class Storage:
             made.claim = made.claim._replace(probe=True)
             db.execute("UPDATE outbox SET probe_at = ?", [now + lease])
 
-    def _first_ready(self, db: sqlite3.Connection) -> Optional[_ReadyEvent]:
-        found = db.execute(
-            "SELECT due_at, lease, id, attempts, unanswered, unknown, CAST(kind AS BLOB),"
-            " CAST(body AS BLOB), CAST(key AS BLOB), created_at FROM events"
-            " WHERE state = 'ready' ORDER BY due_at, id LIMIT 1"
-        ).fetchone()
-        return _ReadyEvent(*found) if found else None
-
     def _take(
-        self, db: sqlite3.Connection, ready: _ReadyEvent, now: float, lease: float, made: Exchange
+        self, db: sqlite3.Connection, ready: _Row, now: float, lease: float, made: Exchange
     ) -> None:
         """Claims the event, or gives it up."""
-        event = _readable(ready.kind, ready.body, ready.key, ready.created_at)
+        event = ready.event
         reason = UNREADABLE if event is None else ""
         if ready.unanswered >= MOST_UNANSWERED:
             reason = f"The program ended in each of {ready.unanswered} attempts to send it."
         if event is None or reason:
-            self._bury(db, ready.row, 0, reason)
-            made.buried.append(DeadEvent(ready.row, event, ready.attempts, 0, reason))
+            self._bury(db, ready.id, 0, reason)
+            made.buried.append(DeadEvent(ready.id, event, ready.attempts, 0, reason))
             return
         token = secrets.token_hex(8)
         db.execute(
             "UPDATE events SET due_at = ?, lease = ?, attempts = attempts + 1,"
             " unanswered = unanswered + 1 WHERE id = ?",
-            [now + lease, token, ready.row],
+            [now + lease, token, ready.id],
         )
-        made.claim = Claim(ready.row, token, event, ready.attempts + 1, ready.unknown)
+        made.claim = Claim(ready.id, token, event, ready.attempts + 1, ready.unknown)
 
     def _settle(self, db: sqlite3.Connection, done: Settlement, now: float, made: Exchange) -> None:
         claim, ruling = done
@@ -594,12 +595,12 @@ class Storage:
         )
 
 
-def _readable(kind: bytes, body: bytes, key: bytes, created_at: float) -> Optional[Event]:
-    """The event of a row. Its text comes as bytes: in a damaged file it need not be UTF-8."""
-    try:
-        return Event.restored(kind.decode(), body.decode(), key.decode(), created_at)
-    except Exception:  # noqa: BLE001, there is no telling what a damaged file holds
-        return None
+def _rows(db: sqlite3.Connection, which: str, *values: object) -> list[_Row]:
+    return [_Row(*found) for found in db.execute(f"{_ROWS} {which}", values)]
+
+
+def _first_row(db: sqlite3.Connection, which: str, *values: object) -> Optional[_Row]:
+    return next(iter(_rows(db, which, *values)), None)
 
 
 def _essence(event: Event) -> dict[str, object]:
