@@ -68,7 +68,7 @@ class RESTClient:
         """Closes the idle connections. A later request opens new ones."""
         connections, self._connections = self._connections, None
         if connections:
-            connections.pool.close()
+            connections.close()
 
     def forget(self) -> None:
         """Lets go of what a fork copied: sockets that the parent uses, a lock it may hold."""

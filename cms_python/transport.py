@@ -12,6 +12,7 @@ import threading
 from base64 import b64encode
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from time import monotonic
 from typing import Any, NamedTuple, Optional, cast
 from urllib.parse import unquote, urlsplit
@@ -87,6 +88,13 @@ class Connections(NamedTuple):
         forwarded = configuration.proxy and url.scheme == "http"
         prefix = host if forwarded else url.path
         return cls(manager.connection_from_url(host), prefix.rstrip("/"))
+
+    def close(self) -> None:
+        """Closes idle connections at once, and each in use as soon as it is given back.
+
+        The pool's own close() would fail a call that has the pool and no connection yet.
+        """
+        cast(_IdleConnections, self.pool.pool).retire()
 
 
 def send(
@@ -300,6 +308,13 @@ class _IdleConnections(queue.LifoQueue[Any]):
             self._idle.append(item)
         elif item is not None:
             item.close()
+
+    def retire(self) -> None:
+        """Closes what is idle, and from now on what comes back."""
+        self.maxsize = 0
+        while self._idle:
+            with suppress(queue.Empty):
+                self.put(self.get())
 
 
 class _Pool(HTTPConnectionPool):

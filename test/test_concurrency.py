@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import ssl
+import sys
 import threading
 import tracemalloc
 from collections import Counter
@@ -116,15 +117,21 @@ def test_threads_meet_at_an_unused_client() -> None:
 def test_close_while_other_threads_call() -> None:
     """close() in the midst of calls fails none of them, nor makes one send twice."""
     callers = [f"thread-{number}" for number in range(4)]
-    with FaultServer() as server, ThreadPoolExecutor(4) as pool:
-        client = CMSClient("token", server.url, timeout=30, max_retries=0)
-        calls = [pool.submit(lead_each, client, names_of(caller)) for caller in callers]
-        for number in range(4 * CALLS):
-            server.wait_for_requests(number)
+    interval = sys.getswitchinterval()
+    # A thread gives way after each few lines, so that close() comes between any two of them.
+    sys.setswitchinterval(1e-6)
+    try:
+        with FaultServer() as server, ThreadPoolExecutor(4) as pool:
+            client = CMSClient("token", server.url, timeout=30, max_retries=0)
+            calls = [pool.submit(lead_each, client, names_of(caller)) for caller in callers]
+            while not all(call.done() for call in calls):
+                client.close()
+            for call in calls:
+                call.result()
             client.close()
-        for call in calls:
-            call.result(timeout=30)
-        client.close()
+            server.wait_until_idle()
+    finally:
+        sys.setswitchinterval(interval)
     assert 4 * CALLS == len(server.requests)
 
 
