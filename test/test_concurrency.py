@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import ssl
-import sys
 import threading
 import tracemalloc
 from collections import Counter
@@ -31,6 +30,7 @@ from fault_server import (
     reset_after_reading,
 )
 from forking import exit_status, fork, forks, threads_beside_fork
+from waiting import restless_threads
 
 from cms_python import ApiClient, CMSClient, Configuration, TrackingApi
 from cms_python.delivery.direct import Direct
@@ -117,21 +117,15 @@ def test_threads_meet_at_an_unused_client() -> None:
 def test_close_while_other_threads_call() -> None:
     """close() in the midst of calls fails none of them, nor makes one send twice."""
     callers = [f"thread-{number}" for number in range(4)]
-    interval = sys.getswitchinterval()
-    # A thread gives way after each few lines, so that close() comes between any two of them.
-    sys.setswitchinterval(1e-6)
-    try:
-        with FaultServer() as server, ThreadPoolExecutor(4) as pool:
-            client = CMSClient("token", server.url, timeout=30, max_retries=0)
-            calls = [pool.submit(lead_each, client, names_of(caller)) for caller in callers]
-            while not all(call.done() for call in calls):
-                client.close()
-            for call in calls:
-                call.result()
+    with FaultServer() as server, restless_threads(), ThreadPoolExecutor(4) as pool:
+        client = CMSClient("token", server.url, timeout=30, max_retries=0)
+        calls = [pool.submit(lead_each, client, names_of(caller)) for caller in callers]
+        while not all(call.done() for call in calls):
             client.close()
-            server.wait_until_idle()
-    finally:
-        sys.setswitchinterval(interval)
+        for call in calls:
+            call.result()
+        client.close()
+        server.wait_until_idle()
     assert 4 * CALLS == len(server.requests)
 
 

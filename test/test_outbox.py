@@ -38,7 +38,7 @@ from fault_server import (
     silent,
 )
 from forking import exit_status, fork, forks, threads_beside_fork
-from waiting import wait_until
+from waiting import restless_threads, wait_until
 
 from cms_python import CMSClient, Delivery, Event, Outbox, TrackFailure, TrackResult
 from cms_python.delivery import database as database_module
@@ -1456,6 +1456,32 @@ def test_a_fork_while_a_thread_waits_for_the_file(
         assert 0 == exit_status(child)
         lead(client, "after")
         assert 4 == outbox.stats().queued
+
+
+@forks
+@threads_beside_fork
+def test_forks_while_a_thread_makes_outboxes(path: Path) -> None:
+    """Each fork finds all that are there, however many come and go meanwhile."""
+    stopping = threading.Event()
+
+    def make() -> None:
+        while not stopping.is_set():
+            made = [Outbox(path.with_name(f"{number}.db"), send=False) for number in range(100)]
+            assert made
+
+    with writing(path) as (client, outbox), restless_threads():
+        thread = threading.Thread(target=make)
+        thread.start()
+        children = []
+        try:
+            for number in range(50):
+                lead(client, f"parent-{number}")
+                children.append(fork(partial(lead, client, f"child-{number}")))
+        finally:
+            stopping.set()
+            thread.join()
+        assert [0] * 50 == [exit_status(child) for child in children]
+        assert 100 == outbox.stats().queued
 
 
 @forks

@@ -1,12 +1,14 @@
-"""Waiting for what no event tells of, such as another process's doing."""
+"""The time of threads and processes: waiting for them, and letting them in between."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 
-__all__ = ["wait_until"]
+__all__ = ["restless_threads", "wait_until"]
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -15,3 +17,14 @@ def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert monotonic() < deadline, f"waited {seconds:g} seconds in vain"
         time.sleep(0.005)
+
+
+@contextmanager
+def restless_threads() -> Iterator[None]:
+    """Threads take turns after each few lines, so that one comes between any two of another."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Optional, Union
+from typing import Optional, TypeVar, Union
 
-__all__ = ["Database", "OutboxError"]
+__all__ = ["Database", "OutboxError", "living"]
+
+T = TypeVar("T")
 
 APPLICATION = 0x434D5331  # "CMS1": tells our files from other programs'.
 # Seconds to wait for another process, or another thread, that uses the file.
@@ -257,13 +259,20 @@ def _keep_for_ever(connection: sqlite3.Connection) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
+def living(instances: weakref.WeakSet[T]) -> tuple[T, ...]:
+    """Those of a kind that are still in use, also while other threads make more of them."""
+    while True:
+        with suppress(RuntimeError):
+            return tuple(instances)
+
+
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 # Two threads may fork at once.
 _forking = threading.local()
 
 
 def _before_fork() -> None:
-    _forking.held = [each for each in tuple(_databases) if each.before_fork()]
+    _forking.held = [each for each in living(_databases) if each.before_fork()]
 
 
 def _after_fork_in_parent() -> None:

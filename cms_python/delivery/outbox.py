@@ -23,6 +23,7 @@ from cms_python.delivery import (
     tell,
     verdicts,
 )
+from cms_python.delivery.database import living
 from cms_python.delivery.direct import Direct
 from cms_python.delivery.logs import Trouble
 from cms_python.delivery.storage import (
@@ -516,7 +517,7 @@ _outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
 @atexit.register
 def _close_all() -> None:
     now = monotonic()
-    for outbox in tuple(_outboxes):
+    for outbox in living(_outboxes):
         outbox.close_until(now + outbox.drain_timeout)
 
 
