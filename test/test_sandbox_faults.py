@@ -148,7 +148,7 @@ def test_silence_ends_with_the_sandbox() -> None:
             page.wait_for("event")
             began = time.monotonic()
             sandbox.stop()
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 10
             assert silent.result()["type"] == "connection_error"
             assert late.result()["success"] is True
 
