@@ -294,7 +294,8 @@ class _IdleConnections(queue.LifoQueue[Any]):
     """The last in is the first out, without the lock that a fork may copy while it is held."""
 
     def __init__(self, maxsize: int = 0) -> None:
-        self.maxsize = maxsize
+        # Not maxsize, which gevent's queue has as a property that makes None of 0.
+        self._room = maxsize
         self._idle: deque[Any] = deque()
 
     def get(self, *_: Any, **__: Any) -> Any:
@@ -304,14 +305,14 @@ class _IdleConnections(queue.LifoQueue[Any]):
             raise queue.Empty from None
 
     def put(self, item: Any, *_: Any, **__: Any) -> None:
-        if len(self._idle) < self.maxsize:
+        if len(self._idle) < self._room:
             self._idle.append(item)
         elif item is not None:
             item.close()
 
     def retire(self) -> None:
         """Closes what is idle, and from now on what comes back."""
-        self.maxsize = 0
+        self._room = 0
         while self._idle:
             with suppress(queue.Empty):
                 self.put(self.get())

@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import ssl
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections import Counter
@@ -30,6 +32,7 @@ from fault_server import (
     reset_after_reading,
 )
 from forking import exit_status, fork, forks, threads_beside_fork
+from needed import needs
 from waiting import restless_threads
 
 from cms_python import ApiClient, CMSClient, Configuration, TrackingApi
@@ -127,6 +130,39 @@ def test_close_while_other_threads_call() -> None:
         client.close()
         server.wait_until_idle()
     assert 4 * CALLS == len(server.requests)
+
+
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+import gevent
+from cms_python import CMSClient, Outbox
+url, path = sys.argv[1:]
+for delivery in (None, Outbox(path)):
+    client = CMSClient("token", url, timeout=30, delivery=delivery)
+    for _ in range(2):
+        calls = [gevent.spawn(client.track_lead, "signup", "user_42", "id_123") for _ in range(20)]
+        gevent.joinall(calls, raise_error=True)
+        assert all(call.value["success"] for call in calls)
+        assert client.flush(timeout=20)
+        client.close()
+print("done")
+"""
+
+
+@needs("gevent")
+def test_greenlets_share_a_client(tmp_path: Path) -> None:
+    """Where gevent makes greenlets of threads, as gunicorn can, none waits for another's answer."""
+    all_are_waiting = threading.Event()
+    with FaultServer(echo_once(all_are_waiting)) as server:
+        command = [sys.executable, "-c", GREENLETS, server.url, str(tmp_path / "events.db")]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+            server.wait_for_requests(20)
+            all_are_waiting.set()
+            assert ("done\n", "") == process.communicate(timeout=60)
+        assert 80 == len(set(server.keys)) == len(server.keys)
 
 
 # Signals
