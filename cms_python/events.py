@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
+from dateutil.parser import isoparse
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -216,9 +217,6 @@ def _name(kind: type) -> str:
 
 def read_moment(text: str) -> datetime:
     """What an ISO 8601 text says, with its zone if it has one. Raises ValueError."""
-    # Imported late: most calls give no text, and importing takes longer than a call.
-    from dateutil.parser import isoparse
-
     try:
         said = isoparse(text) if _DATE.match(text) else None
     except (ValueError, OverflowError):

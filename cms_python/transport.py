@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Or the first connection would import it: in the midst of a fork, for the child to wait for ever.
+import encodings.idna  # noqa: F401
 import http.client
 import io
 import queue
@@ -51,7 +53,7 @@ _ONCE = Retry(total=False)
 class _Current(threading.local):
     """The request that a thread is at: `deadline` is when it must be over."""
 
-    deadline: float
+    deadline: float = 0.0
 
 
 _current = _Current()
@@ -113,6 +115,8 @@ def send(
     if timeout <= 0:
         raise TimeoutException("There was no time left to send it.", sent=False)
     timeout = min(timeout, LONGEST_TIMEOUT)
+    # Of the call that a signal's handler, which tracks, came into.
+    outer = _current.deadline
     _current.deadline = monotonic() + timeout
     try:
         return pool.urlopen(
@@ -128,6 +132,8 @@ def send(
         )
     except _FOREIGN_ERRORS as error:
         failure = _translated(error, sent=True)
+    finally:
+        _current.deadline = outer
     # Raised out here, it does not drag along the other error, its frames and their sockets.
     raise failure
 

@@ -29,7 +29,10 @@ from fault_server import (
     echo_once,
     every_time,
     garbage,
+    plain_http,
     reset_after_reading,
+    silent,
+    tunnel,
 )
 from forking import exit_status, fork, forks, threads_beside_fork
 from needed import needs
@@ -165,6 +168,35 @@ def test_greenlets_share_a_client(tmp_path: Path) -> None:
         assert 80 == len(set(server.keys)) == len(server.keys)
 
 
+# Imports
+
+CALLS_OF_ALL_KINDS = """
+import sys
+from cms_python import CMSClient, Outbox
+url, not_https, path = sys.argv[1:]
+before = set(sys.modules)
+for delivery in (None, Outbox(path)):
+    with CMSClient("token", url, delivery=delivery) as client:
+        for moment in ("2026-01-31T09:30:00Z", "never"):
+            print(client.track_lead("signup", "user_42", timestamp=moment)["success"])
+        assert client.flush(timeout=20)
+with CMSClient("token", not_https) as client:
+    print(client.track_sale("id_123", "bought", "user_42", "inv_1", 4999, "USD")["type"])
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_no_call_imports_anything(tmp_path: Path) -> None:
+    """A signal's handler would find half a module; a fork's child would wait for the rest."""
+    with FaultServer() as server, FaultServer(plain_http) as other:
+        arguments = [server.url, other.url.replace("http", "https"), str(tmp_path / "events.db")]
+        ran = subprocess.run(
+            [sys.executable, "-c", CALLS_OF_ALL_KINDS, *arguments],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert ("True\nFalse\n" * 2 + "tls_error\n[]\n", "") == (ran.stdout, ran.stderr)
+
+
 # Signals
 
 
@@ -290,6 +322,35 @@ def test_a_fork_of_a_fork() -> None:
         assert 0 == exit_status(fork(descend))
         lead(client, "parent-again")
     assert [1, 2, 3, 2, 1] == [request.connection for request in server.requests]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no such signals")
+def test_a_signals_handler_has_a_deadline_of_its_own(tmp_path: Path) -> None:
+    """It tracks while a call waits for its connection, and takes no time away from that call."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    handled = threading.Event()
+
+    def interrupt(visit: Visit) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        handled.wait(timeout=20)
+        tunnel(visit)
+
+    def handle(*_: object) -> None:
+        with FaultServer(silent) as hanging, CMSClient("token", hanging.url, timeout=0.1) as other:
+            assert other.track_lead("from the handler", "user_42")["success"] is False
+        handled.set()
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with FaultServer(interrupt) as proxy, FaultServer(tls=context) as server:
+            own = Configuration(proxy=proxy.url, ssl_ca_cert=str(tmp_path / "ca.pem"))
+            with CMSClient("token", server.url, timeout=20, configuration=own) as client:
+                lead(client, "interrupted")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert ["interrupted"] == list(arrivals(server))
 
 
 # For a long time

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -57,6 +58,9 @@ PERSON: dict[str, Any] = {
     "customer_avatar": "https://example.com/jane.png",
 }
 REFUSED = {"success": False, "error": "Not for jane@example.com", "type": "unprocessable_entity"}
+
+
+timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no such timers")
 
 
 @pytest.fixture
@@ -1292,6 +1296,18 @@ def test_a_program_may_end_while_the_server_hangs_as_often_as_it_likes(
         assert (1, 0) == (outbox.stats().delivered, outbox.stats().dead)
 
 
+def test_flush_goes_on_when_another_thread_closes(path: Path, server: FaultServer) -> None:
+    """What close() left in the file is sent while somebody waits for it."""
+    server.behaviour = answer(503, "{}")
+    with opened(path, server.url, drain_timeout=0.1) as (client, _), ThreadPoolExecutor(1) as pool:
+        lead(client)
+        flushing = pool.submit(client.flush, timeout=20)
+        server.wait_for_requests(1)
+        client.close()
+        server.behaviour = echo
+        assert flushing.result() is True
+
+
 def test_flush_tells_whether_all_is_delivered(path: Path) -> None:
     """It does not wait for longer than it is told."""
     with nobody_listens() as url, opened(path, url, drain_timeout=0) as (client, _):
@@ -1476,27 +1492,28 @@ def test_a_fork_while_a_thread_waits_for_the_file(path: Path) -> None:
 @forks
 @threads_beside_fork
 def test_forks_while_a_thread_makes_outboxes(path: Path) -> None:
-    """Each fork finds all that are there, however many come and go meanwhile."""
+    """No child gets a file half-used, or SQLite's locks, however many come and go meanwhile."""
     stopping = threading.Event()
 
     def make() -> None:
         while not stopping.is_set():
-            made = [Outbox(path.with_name(f"{number}.db"), send=False) for number in range(100)]
-            assert made
+            made = [Outbox(path.with_name(f"{number}.db"), send=False) for number in range(50)]
+            # This one is let go of without a close().
+            lead(CMSClient(TOKEN, delivery=made[0]))
 
     with writing(path) as (client, outbox), restless_threads():
         thread = threading.Thread(target=make)
         thread.start()
         children = []
         try:
-            for number in range(20):
+            for number in range(50):
                 lead(client, f"parent-{number}")
                 children.append(fork(partial(lead, client, f"child-{number}")))
         finally:
             stopping.set()
             thread.join()
-        assert [0] * 20 == [exit_status(child) for child in children]
-        assert 40 == outbox.stats().queued
+        assert [0] * 50 == [exit_status(child) for child in children]
+        assert 100 == outbox.stats().queued
 
 
 @forks
@@ -1522,31 +1539,98 @@ def test_a_fork_out_of_a_transaction(path: Path, server: FaultServer) -> None:
 # Signals
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no such timers")
-def test_ctrl_c_at_any_moment(path: Path, server: FaultServer) -> None:
-    """A call that an exception out of a signal's handler cuts short leaves nothing locked."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
+@contextmanager
+def handling(number: signal.Signals, handler: Callable[[], object]) -> Iterator[None]:
+    """A signal has this handler; no timer is left that would send it."""
+    before = signal.signal(number, lambda *_: handler())
     try:
-        with opened(path, server.url) as (client, outbox):
-            lead(client, "before")
-            for _ in range(200):
-                with suppress(KeyboardInterrupt):
-                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.003))
-                    while True:
-                        outbox.flush(timeout=0)
-            lead(client, "after")
-            started = monotonic()
-            assert client.flush(timeout=10)
-            assert 2 == outbox.stats().delivered
-        # No step waited for a lock that nobody gives back.
-        assert monotonic() - started < 5
+        yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(number, before)
+
+
+def interrupt() -> None:
+    """As Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+@timers
+@pytest.mark.parametrize("call", ["flush", "track", "wake the senders"])
+def test_ctrl_c_at_any_moment(path: Path, server: FaultServer, call: str) -> None:
+    """A call that an exception out of a signal's handler cuts short leaves nothing locked."""
+    tracked = ["before"]
+
+    def go_on() -> None:
+        if call == "flush":
+            client.flush(timeout=0)
+        elif call == "track":
+            name = str(len(tracked))
+            lead(client, name)
+            tracked.append(name)
+        else:
+            outbox._wake_senders()
+
+    with opened(path, server.url) as (client, outbox), handling(signal.SIGALRM, interrupt):
+        lead(client, "before")
+        for _ in range(200):
+            with suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.003))
+                while True:
+                    go_on()
+        started = monotonic()
+        lead(client, "after")
+        assert client.flush(timeout=10)
+        # No step waited for a lock that nobody gives back.
+        assert monotonic() - started < 5
+        assert {*tracked, "after"} <= set(names(server))
+
+
+@forks
+@threads_beside_fork
+# Python tells of what ended the waiting, and forks all the same.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_while_a_fork_waits_for_the_file(path: Path) -> None:
+    """The thread that forked can use each of its outboxes afterwards."""
+    in_use, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with outbox._storage._database.transaction():
+            in_use.set()
+            wait_until(lambda: threading.main_thread().ident in outbox._storage._database._turns)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            over.wait(timeout=20)
+
+    with writing(path) as (client, outbox), writing(path.with_name("other.db")) as (other, _):
+        lead(other)
+        thread = threading.Thread(target=hold)
+        with handling(signal.SIGUSR1, interrupt):
+            thread.start()
+            assert in_use.wait(timeout=20)
+            child = fork(lambda: None)
+        over.set()
+        thread.join()
+        assert 0 == exit_status(child)
+        lead(client)
+        lead(other)
+
+
+@timers
+def test_a_handler_of_a_signal_that_tracks_while_its_thread_sends_the_first_event(
+    path: Path, server: FaultServer
+) -> None:
+    """Both share the threads that send, and close() stops them."""
+    for number in range(20):
+        with opened(path.with_name(f"{number}.db"), server.url, workers=2) as (client, outbox):
+            assert 0 == outbox.stats().queued
+            with handling(signal.SIGALRM, partial(lead, client, "handler")):
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.006))
+                lead(client, "main")
+                server.wait_for_requests(2 * number + 2)
+            assert client.flush(timeout=10)
+            senders = [each for each in threading.enumerate() if "cms-outbox" in each.name]
+            assert len(senders) == 2
+    assert 40 == len(set(server.keys)) == len(server.keys)
 
 
 def test_a_handler_of_a_signal_that_tracks_while_its_thread_writes(
@@ -1583,21 +1667,18 @@ def test_a_handler_of_a_signal_that_tracks_while_its_thread_enters(path: Path) -
                 signal.raise_signal(signal.SIGUSR1)
                 return taken
 
-        def track(*_: object) -> None:
+        def track() -> None:
             client.track_lead("handler", "user_42", "id_123")
 
         def look() -> None:
             others.append(database._lock.acquire(blocking=False))
 
-        before = signal.signal(signal.SIGUSR1, track)
-        try:
+        with handling(signal.SIGUSR1, track):
             database._lock = cast("Any", Signalled())
             with database.transaction():
                 thread = threading.Thread(target=look)
                 thread.start()
                 thread.join()
-        finally:
-            signal.signal(signal.SIGUSR1, before)
         assert [False] == others
         lead(client, "after")
 

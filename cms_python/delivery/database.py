@@ -10,11 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Optional, TypeVar, Union
+from typing import Optional, Union
 
-__all__ = ["Database", "OutboxError", "living"]
-
-T = TypeVar("T")
+__all__ = ["Database", "OutboxError"]
 
 APPLICATION = 0x434D5331  # "CMS1": tells our files from other programs'.
 # Seconds to wait for another process, or another thread, that uses the file.
@@ -38,18 +36,26 @@ class Database:
     ``schemas`` are scripts, each of which takes the file to its next version.
     """
 
+    _connection: Optional[sqlite3.Connection] = None
+
     def __init__(self, path: Union[str, os.PathLike[str]], schemas: Sequence[str]) -> None:
         # A program may change its directory later, as daemons do.
         self._path = Path(path).absolute()
         self._schemas = schemas
-        self._connection: Optional[sqlite3.Connection] = None
         self._identity: Optional[tuple[int, int]] = None
         self._lock = threading.RLock()
         # By thread.
         self._turns: dict[int, _Turn] = {}
         self._is_cut_off = False
         self._has_log = False
-        _databases.add(self)
+        with _begins:
+            _databases.add(self)
+
+    def __del__(self) -> None:
+        # Left to the garbage collector, it could be closed in the midst of a fork.
+        if self._connection:
+            with _ends:
+                self._disconnect()
 
     @property
     def path(self) -> Path:
@@ -194,22 +200,16 @@ class Database:
 
     # Forks
 
-    def before_fork(self) -> bool:
+    def before_fork(self, turn: _Turn) -> None:
         """Lets no thread be inside SQLite, and no connection be open, at the fork.
 
         SQLite remembers by file which locks the process holds. A child that inherited an open file
         would believe that it holds the parent's, and other processes would write over it.
         """
-        turn = _Turn()
-        if not self._enter(turn, 2 * BUSY_SECONDS):
-            turn.is_over = True
-            self._leave(turn)
-            return False
-        self._disconnect()
-        return True
+        if self._enter(turn, 2 * BUSY_SECONDS):
+            self._disconnect()
 
-    def after_fork_in_parent(self) -> None:
-        turn = self._turns[threading.get_ident()]
+    def after_fork_in_parent(self, turn: _Turn) -> None:
         turn.is_over = True
         self._leave(turn)
 
@@ -259,28 +259,45 @@ def _keep_for_ever(connection: sqlite3.Connection) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
-def living(instances: weakref.WeakSet[T]) -> tuple[T, ...]:
-    """Those of a kind that are still in use, also while other threads make more of them."""
-    while True:
-        with suppress(RuntimeError):
-            return tuple(instances)
-
-
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
-# Two threads may fork at once.
-_forking = threading.local()
+# Held while a database is made, and while one that nobody has any more is closed. A fork holds
+# both, the second only once it has its turns: who closes one may be in the midst of another.
+_begins, _ends = threading.RLock(), threading.RLock()
+
+
+class _Fork(threading.local):
+    """The turns that a thread has taken to fork. Two threads may fork at once."""
+
+    def __init__(self) -> None:
+        self.turns: dict[Database, _Turn] = {}
+
+
+_fork = _Fork()
 
 
 def _before_fork() -> None:
-    _forking.held = [each for each in living(_databases) if each.before_fork()]
+    _begins.acquire()
+    for database in tuple(_databases):
+        # Noted first: Ctrl-C may end the waiting, and Python forks all the same.
+        turn = _fork.turns[database] = _Turn()
+        database.before_fork(turn)
+    _ends.acquire()
 
 
 def _after_fork_in_parent() -> None:
-    for database in _forking.held:
-        database.after_fork_in_parent()
+    for lock in (_ends, _begins):
+        # Not taken where Ctrl-C came.
+        with suppress(RuntimeError):
+            lock.release()
+    while _fork.turns:
+        database, turn = _fork.turns.popitem()
+        database.after_fork_in_parent(turn)
 
 
 def _after_fork_in_child() -> None:
+    global _begins, _ends
+    _begins, _ends = threading.RLock(), threading.RLock()
+    _fork.turns.clear()
     for database in _databases:
         database.after_fork_in_child()
 

@@ -23,7 +23,6 @@ from cms_python.delivery import (
     tell,
     verdicts,
 )
-from cms_python.delivery.database import living
 from cms_python.delivery.direct import Direct
 from cms_python.delivery.logs import Trouble
 from cms_python.delivery.storage import (
@@ -181,8 +180,7 @@ class Outbox(Delivery):
         in the file. A file that cannot be used returns False at once.
         """
         deadline = float("inf") if timeout is None else monotonic() + timeout
-        self._running_senders()
-        return self._is_drained(deadline)
+        return self._is_drained(deadline, keep_sending=True)
 
     def close(self) -> None:
         """Waits up to ``drain_timeout`` seconds for what is queued, and stops the threads.
@@ -292,11 +290,16 @@ class Outbox(Delivery):
         if self._carrier is None or self._senders:
             return self._senders
         with self._lock:
+            senders = _Senders(self, self._carrier)
             if self._senders is None:
-                senders = _Senders(self, self._carrier)
-                if not senders.start():
-                    return None
-                self._senders = senders
+                # Known before they start: a signal's handler that tracks then starts no others.
+                self._senders, is_started = senders, False
+                try:
+                    is_started = senders.start()
+                finally:
+                    if not is_started:
+                        senders.end()
+                        self._senders = None
             return self._senders
 
     def _wake_senders(self) -> None:
@@ -304,8 +307,11 @@ class Outbox(Delivery):
         if senders:
             senders.wake()
 
-    def _is_drained(self, deadline: float) -> bool:
+    def _is_drained(self, deadline: float, *, keep_sending: bool = False) -> bool:
         while True:
+            if keep_sending:
+                # Another thread may have closed it meanwhile.
+                self._running_senders()
             try:
                 if self._storage.queued() == 0:
                     return True
@@ -343,7 +349,9 @@ class _Senders:
         self._lease = carrier.timeout + LEASE_MARGIN + self._workers * self._interval
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
-        self._changed = threading.Condition()
+        # Taken itself: Ctrl-C may come between a condition's taking its lock and its telling so.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._trouble, self._carrier_trouble = Trouble(), Trouble()
         self._news = 0
         self._watched_until = float("inf")
@@ -365,18 +373,22 @@ class _Senders:
 
     def wake(self) -> None:
         """Tells that there is something new in the file."""
-        with self._changed:
+        with self._lock:
             self._news += 1
             self._changed.notify()
 
+    def end(self) -> None:
+        """Lets each thread finish what it is at."""
+        self._stopping.set()
+        with self._lock:
+            self._changed.notify_all()
+
     def stop(self, deadline: float) -> None:
         """Lets each thread finish what it is at, and waits for that until the deadline."""
-        self._stopping.set()
-        with self._changed:
-            self._changed.notify_all()
+        self.end()
         for thread in tuple(self._threads):
-            # on_result may close the outbox that calls it.
-            if thread is not threading.current_thread():
+            # on_result may close the outbox that calls it, a signal's handler one that just starts.
+            if thread is not threading.current_thread() and thread.is_alive():
                 thread.join(max(deadline - monotonic(), 0.0))
 
     def _run(self) -> None:
@@ -384,7 +396,7 @@ class _Senders:
         while made or not self._stopping.is_set():
             made = self._contained_turn(made)
         self._storage.let_go()
-        with self._changed:
+        with self._lock:
             self._threads.remove(threading.current_thread())
             is_last = not self._threads
         if is_last:
@@ -441,7 +453,7 @@ class _Senders:
 
     def _wait(self, news: int, seconds: float) -> None:
         """Waits until there may be something to send."""
-        with self._changed:
+        with self._lock:
             if self._stopping.is_set() or news != self._news:
                 return
             until = monotonic() + min(seconds, POLL)
@@ -457,14 +469,14 @@ class _Senders:
     def _wait_for_turn(self) -> None:
         """Keeps the rate of all threads together; one that is to stop does not wait."""
         if self._interval:
-            with self._changed:
+            with self._lock:
                 turn = max(monotonic(), self._next_turn)
                 self._next_turn = turn + self._interval
             self._stopping.wait(turn - monotonic())
 
     def _wake_another(self) -> None:
         """Lets another thread look: where there was one event there may be more."""
-        with self._changed:
+        with self._lock:
             self._changed.notify()
 
     def _tell(self, made: Optional[Settlement], exchange: Exchange) -> None:
@@ -514,10 +526,17 @@ def _check_rate(rate: object) -> None:
 _outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
 
 
+def _living() -> tuple[Outbox, ...]:
+    while True:
+        # Another thread may just be making one.
+        with suppress(RuntimeError):
+            return tuple(_outboxes)
+
+
 @atexit.register
 def _close_all() -> None:
     now = monotonic()
-    for outbox in living(_outboxes):
+    for outbox in _living():
         outbox.close_until(now + outbox.drain_timeout)
 
 
