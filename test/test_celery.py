@@ -34,8 +34,9 @@ from fault_server import (
     in_turn,
     nobody_listens,
 )
+from forking import exit_status, fork, forks, threads_beside_fork
 from needed import IS_CI
-from waiting import wait_until
+from waiting import restless_threads, wait_until
 
 from cms_python import CMSClient
 from cms_python.sandbox import Sandbox
@@ -50,6 +51,8 @@ from cms_python.delivery.celery import PUBLISH_TIMEOUT, CeleryDelivery, configur
 CHILD = Path(__file__).with_name("celery_child.py")
 EVENTS = int(os.environ.get("CMS_CELERY_EVENTS", "120"))
 PRODUCERS = 4
+# Of each thread that tracks while another closes the client.
+CALLS = 100
 # By a worker of two: celery_child.py has the multiplier.
 PREFETCHED = 8
 # A quarter of the visibility timeout that the tests' Redis has.
@@ -295,6 +298,48 @@ def test_a_process_and_its_children_track(shop: Shop, api: FaultServer) -> None:
         assert (0, "") == (process.returncode, errors)
         api.wait_for_requests(4)
     assert set("1234") == {each.json["eventName"] for each in api.requests}
+
+
+@forks
+@threads_beside_fork
+@on_each_broker
+def test_a_child_that_closes_its_client_leaves_its_parent_connected(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is said to the broker in the parent's name, whose next event goes straight on."""
+    with shop.client() as client:
+        for name in "abc":
+            assert client.track_lead(name, "user_42", "id_123")["success"] is True
+            assert client.flush(timeout=30)
+            assert 0 == exit_status(fork(client.close))
+    assert [] == [each for each in caplog.records if each.name == "cms_python"]
+
+
+def test_close_while_other_threads_track(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    """close() in the midst of calls breaks none that is on its way: the broker gets each once."""
+
+    def track(caller: str) -> None:
+        for number in range(CALLS):
+            result = client.track_lead("a", f"{caller}-{number}", "id_123")
+            assert result["success"] is True
+
+    redis = shop.broker
+    assert isinstance(redis, Redis)
+    # A close() that waits for nothing meets the most that is under way.
+    delivery = CeleryDelivery(app_of(redis), shop.events, drain_timeout=0.0)
+    with restless_threads(), ThreadPoolExecutor(2) as pool:
+        client = CMSClient(delivery=delivery)
+        calls = [pool.submit(track, caller) for caller in ("first", "second")]
+        while not all(call.done() for call in calls):
+            client.close()
+        for call in calls:
+            call.result()
+    assert client.flush(timeout=60)
+    client.close()
+    queued = [json.loads(each) for each in redis.ask("LRANGE", "celery", "0", "-1")]
+    keys = {each["headers"]["argsrepr"] for each in queued}
+    assert 2 * CALLS == len(keys) == len(queued)
+    assert [] == [each for each in caplog.records if each.name == "cms_python"]
 
 
 @on_each_broker

@@ -12,7 +12,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, Optional, Union
 
 from celery import Celery, Task, shared_task
@@ -154,10 +154,11 @@ class _WrongClient(TypeError):
 
 
 class _Publisher(Delivery):
-    """Hands events to the broker, over one connection of its own that never waits for long.
+    """Hands events to the broker, over a connection of its own that never waits for long.
 
-    Only the one thread of its outbox uses it. A producer of the application's pool could block for
-    ever where the broker is down, and RabbitMQ would not have confirmed what it takes.
+    Each thread that uses it at the same time has one: that of its outbox, and beside it one that
+    close() did not wait for. A producer of the application's pool could block for ever where the
+    broker is down, and RabbitMQ would not have confirmed what it takes.
     """
 
     timeout = PUBLISH_TIMEOUT
@@ -165,7 +166,8 @@ class _Publisher(Delivery):
     def __init__(self, app: Celery, queue: Optional[str]) -> None:
         self._app = app
         self._options: dict[str, Any] = {"queue": queue} if queue else {}
-        self._connection: Optional[Connection] = None
+        # Those that no thread uses just now: close() may come from any thread, at any time.
+        self._idle: list[Connection] = []
         self._process = os.getpid()
 
     def deliver(self, event: Event) -> TrackResult:
@@ -181,27 +183,37 @@ class _Publisher(Delivery):
             )
         except BaseException:
             # What state it is in nobody knows.
-            self.close()
+            _close(connection)
             raise
+        self._idle.append(connection)
         return results.success("Event handed to the queue")
 
     def close(self) -> None:
-        """Closes the connection. A later event opens another."""
-        connection, self._connection = self._connection, None
-        if connection:
-            try:
-                connection.close()
-            except Exception as error:  # noqa: BLE001, it is gone either way
-                _log.debug("Closing the connection to the broker failed: %s", type(error).__name__)
+        """Closes what is not in use. A later event opens another connection."""
+        self._leave_the_parents()
+        with suppress(IndexError):
+            while True:
+                _close(self._idle.pop())
 
     def _usable_connection(self) -> Connection:
+        self._leave_the_parents()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _connection_of(self._app)
+
+    def _leave_the_parents(self) -> None:
         if self._process != os.getpid():
             # The parent's: closing it here would say goodbye to the broker in the parent's name.
-            _inherited.append(self._connection)
-            self._connection, self._process = None, os.getpid()
-        if self._connection is None:
-            self._connection = _connection_of(self._app)
-        return self._connection
+            _inherited.extend(self._idle)
+            self._idle, self._process = [], os.getpid()
+
+
+def _close(connection: Connection) -> None:
+    try:
+        connection.close()
+    except Exception as error:  # noqa: BLE001, it is gone either way
+        _log.debug("Closing the connection to the broker failed: %s", type(error).__name__)
 
 
 class _Worker:
@@ -383,4 +395,4 @@ def _itself(app: Any) -> Celery:
 
 _workers: weakref.WeakKeyDictionary[Celery, _Worker] = weakref.WeakKeyDictionary()
 # Connections to the broker that a fork copied.
-_inherited: list[Optional[Connection]] = []
+_inherited: list[Connection] = []
