@@ -20,8 +20,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import urllib3
+from forking import exit_status, fork, forks, threads_beside_fork
 from werkzeug.test import Client
 
+from cms_python import CMSClient
 from cms_python.sandbox import RecordedEvent, Sandbox
 from cms_python.sandbox.__main__ import main
 from cms_python.sandbox.application import Application
@@ -829,6 +831,35 @@ def test_stop_does_not_wait_for_a_body_that_never_comes() -> None:
         began = time.monotonic()
     assert time.monotonic() - began < 10
     connection.close()
+
+
+@forks
+@threads_beside_fork
+@pytest.mark.parametrize("stored", ["memory", "file"])
+def test_a_child_that_leaves_the_sandbox_leaves_it_to_its_parent(
+    stored: str, tmp_path: Path
+) -> None:
+    """A fork's child sends to it until it leaves, which ends nothing; the parent's goes on."""
+    sandbox = Sandbox(db=tmp_path / "db" if stored == "file" else None)
+
+    def lead(client: CMSClient, name: str) -> None:
+        assert client.track_lead(name, "user_42", "id_123")["success"] is True
+
+    def send_and_leave() -> None:
+        with sandbox:
+            lead(client, "child")
+        # The address is the parent's still.
+        lead(client, "child afterwards")
+
+    with sandbox, CMSClient("any-token", sandbox.url, max_retries=0) as client:
+        lead(client, "parent before")
+        assert 0 == exit_status(fork(send_and_leave))
+        # Over the connection that was open at the fork, and over another.
+        lead(client, "parent")
+        with CMSClient("any-token", sandbox.url, max_retries=0) as another:
+            lead(another, "parent anew")
+    names = [event.event_name for event in sandbox.events]
+    assert ["parent before", "child", "child afterwards", "parent", "parent anew"] == names
 
 
 def test_a_port_in_use_is_told() -> None:

@@ -887,6 +887,27 @@ def test_sandboxes_may_share_a_file(tmp_path: Path) -> None:
         assert first.events == second.events
 
 
+def test_a_second_sandbox_leaves_the_first_its_hold_on_their_file(tmp_path: Path) -> None:
+    """Another process that looks into the file meanwhile takes nothing away, and sees it all."""
+    path = tmp_path / "sandbox.db"
+    program = (
+        "import sys; from cms_python.sandbox import Sandbox\n"
+        "print([event.customer_external_id for event in Sandbox(db=sys.argv[1]).events])"
+    )
+
+    def seen_by_another_process() -> str:
+        line = [sys.executable, "-c", program, str(path)]
+        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    with Sandbox(db=path) as first:
+        send(first, LEAD)
+        assert 1 == len(Sandbox(db=path).events)
+        assert "['user_1']\n" == seen_by_another_process()
+        send(first, {**LEAD, "customerExternalId": "user_2"})
+        assert "['user_1', 'user_2']\n" == seen_by_another_process()
+    assert "['user_1', 'user_2']\n" == seen_by_another_process()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions.")
 def test_a_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     """It holds what customers are called."""

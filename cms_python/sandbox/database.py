@@ -54,6 +54,8 @@ _ENTRIES = (
     "SELECT document, id FROM entries WHERE id > ? AND id < ? AND (? IS NULL OR kind = ?) "
     "AND (? = '' OR instr(search, ?)) ORDER BY id {} LIMIT ?"
 )
+# Held from the look whether a file is there until it is: two sandboxes may start at once.
+_making = threading.Lock()
 
 
 class Database(Store):
@@ -222,8 +224,11 @@ class Database(Store):
 
 def _connect(path: Path) -> sqlite3.Connection:
     try:
-        # SQLite would make a file that everybody may read.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # SQLite would make a file that everybody may read. One that is there is not opened: closing
+        # it would drop the locks that another connection of this process holds on it.
+        with _making:
+            if not path.is_file():
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise _cannot_use(path, str(error)) from error

@@ -187,14 +187,22 @@ class Sandbox:
             self._thread.start()
 
     def stop(self) -> None:
-        """Close the socket and every connection. Does nothing when not running."""
+        """Close the socket and every connection. Does nothing when not running.
+
+        In a fork's child, let go of the sandbox, which goes on in the parent.
+        """
         with self._lock:
             if self._server is None or self._thread is None or self._application is None:
                 return
-            self._application.stop()
-            self._server.stop()
-            self._thread.join()
-            self._store.close()
+            if self._thread.is_alive():
+                self._application.stop()
+                self._server.stop()
+                self._thread.join()
+                self._store.close()
+            else:
+                # A fork's child has none of the threads to wait for. The rest is its parent's: it
+                # closes its copy of the socket, and ends no connection.
+                self._server.server_close()
             self._server = self._thread = self._application = None
 
     def _listen(self, application: Application) -> Server:
