@@ -43,7 +43,6 @@ def test_tracking_loads_nothing_but_the_core(sandbox: Sandbox) -> None:
         "click",
         "celery",
         "yaml",
-        "dateutil",
         "openapi_schema_validator",
     }
     assert absent & set(ran.stdout.split()) == set()
