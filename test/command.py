@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
+import json
 import os
 import pty
+import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Optional
+from tempfile import TemporaryFile
+from typing import Any, Optional
 
 from pexpect import EOF
 from pexpect.fdpexpect import fdspawn
 
 COMMAND = [sys.executable, "-W", "error", "-m", "cms_python"]
+SERVER = Path(__file__).with_name("command_server.py")
 LONGEST_RUN = 60.0
 SCREEN = (24, 100)
 COLOR_SWITCHES = {"CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "NO_COLOR", "PY_COLORS"}
@@ -43,16 +50,64 @@ def run(
     cwd: Optional[Path] = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs ``cms-python`` with the arguments to its end; ``env`` comes on top of a clean one."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        env=environment(env),
-        input=input,
-        cwd=cwd,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=LONGEST_RUN,
-        check=False,
-    )
+    if env and any(name.startswith("PYTHON") for name in env):
+        # Python reads it where it starts, and none but an own start comes to that.
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            env=environment(env),
+            input=input,
+            cwd=cwd,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=LONGEST_RUN,
+            check=False,
+        )
+    job = {"arguments": arguments, "env": environment(env), "cwd": str(cwd or Path.cwd())}
+    with TemporaryFile() as given, TemporaryFile() as output, TemporaryFile() as errors:
+        given.write(input.encode())
+        given.seek(0)
+        code = _server().run(job, [given.fileno(), output.fileno(), errors.fileno()])
+        output.seek(0)
+        errors.seek(0)
+        written = output.read().decode(), errors.read().decode()
+    return subprocess.CompletedProcess([*COMMAND, *arguments], code, *written)
+
+
+class _Server:
+    """command_server.py, as long as this process runs."""
+
+    def __init__(self) -> None:
+        self._jobs, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._jobs.settimeout(LONGEST_RUN)
+        with its:
+            self._process = subprocess.Popen(
+                [sys.executable, "-W", "error", str(SERVER), str(its.fileno())],
+                env=environment(),
+                pass_fds=[its.fileno()],
+                start_new_session=True,
+            )
+        atexit.register(self.end)
+
+    def run(self, job: dict[str, Any], streams: list[int]) -> int:
+        """Its exit code. Whoever takes too long is ended, and so is the server."""
+        socket.send_fds(self._jobs, [json.dumps(job).encode()], streams)
+        try:
+            return int(self._jobs.recv(100))
+        except socket.timeout:
+            _server.cache_clear()
+            self.end()
+            raise
+
+    def end(self) -> None:
+        self._jobs.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@cache
+def _server() -> _Server:
+    return _Server()
 
 
 @contextmanager
