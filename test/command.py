@@ -14,11 +14,11 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Optional
+from typing import Optional
 
 from pexpect import EOF
 from pexpect.fdpexpect import fdspawn
@@ -63,21 +63,23 @@ def run(
             check=False,
         )
     job = {"arguments": arguments, "env": environment(env), "cwd": str(cwd or Path.cwd())}
-    with TemporaryFile() as given, TemporaryFile() as output, TemporaryFile() as errors:
-        given.write(input.encode())
-        given.seek(0)
-        code = _server().run(job, [given.fileno(), output.fileno(), errors.fileno()])
-        output.seek(0)
-        errors.seek(0)
-        written = output.read().decode(), errors.read().decode()
-    return subprocess.CompletedProcess([*COMMAND, *arguments], code, *written)
+    with ExitStack() as stack:
+        files = [stack.enter_context(TemporaryFile()) for _ in range(4)]
+        for file, text in zip(files, (json.dumps(job), input)):
+            file.write(text.encode())
+            file.seek(0)
+        code = _server().run([file.fileno() for file in files])
+        for file in files:
+            file.seek(0)
+        _, _, output, errors = [file.read().decode() for file in files]
+    return subprocess.CompletedProcess([*COMMAND, *arguments], code, output, errors)
 
 
 class _Server:
     """command_server.py, as long as this process runs."""
 
     def __init__(self) -> None:
-        self._jobs, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._jobs, its = socket.socketpair()
         self._jobs.settimeout(LONGEST_RUN)
         with its:
             self._process = subprocess.Popen(
@@ -88,9 +90,9 @@ class _Server:
             )
         atexit.register(self.end)
 
-    def run(self, job: dict[str, Any], streams: list[int]) -> int:
-        """Its exit code. Whoever takes too long is ended, and so is the server."""
-        socket.send_fds(self._jobs, [json.dumps(job).encode()], streams)
+    def run(self, files: list[int]) -> int:
+        """The exit code of a job. Where it takes too long, it is ended, and so is the server."""
+        socket.send_fds(self._jobs, [b"a job"], files)
         try:
             return int(self._jobs.recv(100))
         except socket.timeout:

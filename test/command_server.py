@@ -1,8 +1,8 @@
 """Runs one `cms-python` after another, each in a process of its own.
 
 Each is forked from this one, which has imported what all of them need: that takes most of a start.
-A job comes over the socket whose number is the argument, with its standard streams; its exit code
-goes back.
+A job comes over the socket whose number is the argument, as four files: its arguments and its
+environment, and its standard streams. Its exit code goes back.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import json
 import os
 import socket
 import sys
-from typing import Any
 
 import cms_python.cli.app  # noqa: F401, what main() imports late
 from cms_python.cli import main
 
-LARGEST_JOB = 1024 * 1024
 
-
-def become(job: dict[str, Any], streams: list[int]) -> None:
+def become(description: int, *streams: int) -> None:
     """Makes of a fork what a start with these arguments and this environment would have made."""
+    with os.fdopen(description) as file:
+        job = json.load(file)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -33,15 +32,15 @@ def become(job: dict[str, Any], streams: list[int]) -> None:
 def serve(jobs: socket.socket) -> bool:
     """Runs each job, until there is none any more. Returns whether this is a job's process."""
     while True:
-        text, streams, _, _ = socket.recv_fds(jobs, LARGEST_JOB, 3)
-        if not text:
+        message, files, _, _ = socket.recv_fds(jobs, 100, 4)
+        if not message:
             return False
         child = os.fork()
         if not child:
-            become(json.loads(text), streams)
+            become(*files)
             return True
-        for stream in streams:
-            os.close(stream)
+        for file in files:
+            os.close(file)
         _, status = os.waitpid(child, 0)
         jobs.send(str(os.waitstatus_to_exitcode(status)).encode())
 
