@@ -38,6 +38,7 @@ __all__ = [
     "answer_then_more",
     "close_after_answer",
     "close_after_reading",
+    "close_once",
     "cut_off",
     "deep_json",
     "drip_body",
@@ -365,6 +366,17 @@ def close_after_reading(visit: Visit) -> None:
     """Takes the request and hangs up."""
     visit.request()
     visit.close()
+
+
+def close_once(told: threading.Event) -> Behaviour:
+    """Takes the request, and hangs up once the event is set, or after 20 seconds."""
+
+    def behave(visit: Visit) -> None:
+        visit.request()
+        told.wait(timeout=20)
+        visit.close()
+
+    return behave
 
 
 def close_after_answer(visit: Visit) -> None:

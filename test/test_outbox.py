@@ -29,6 +29,7 @@ from fault_server import (
     Visit,
     answer,
     close_after_reading,
+    close_once,
     echo,
     echo_once,
     garbage,
@@ -1245,13 +1246,7 @@ def test_close_sends_what_is_queued(path: Path, server: FaultServer) -> None:
 def test_close_does_not_wait_for_a_server_that_hangs(path: Path, server: FaultServer) -> None:
     """It takes drain_timeout at most, and what is left is sent the next time."""
     over = threading.Event()
-
-    def hang(visit: Visit) -> None:
-        visit.request()
-        over.wait(timeout=20)
-        visit.reset()
-
-    server.behaviour = hang
+    server.behaviour = close_once(over)
     with opened(path, server.url, timeout=30, drain_timeout=0.1) as (client, outbox):
         lead(client, "stuck")
         server.wait_for_requests(1)
@@ -1270,13 +1265,7 @@ def test_a_program_may_end_while_the_server_hangs_as_often_as_it_likes(
 ) -> None:
     """A script that closes its client in good order has not crashed, and its event is not dead."""
     go_on = threading.Event()
-
-    def hang(visit: Visit) -> None:
-        visit.request()
-        go_on.wait(timeout=20)
-        visit.close()
-
-    server.behaviour = hang
+    server.behaviour = close_once(go_on)
     with writing(path) as (client, _):
         lead(client)
     for run in range(1, 8):
