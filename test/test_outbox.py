@@ -1567,6 +1567,7 @@ def test_ctrl_c_at_any_moment(path: Path, server: FaultServer, call: str) -> Non
                 signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.003))
                 while True:
                     go_on()
+        assert client.flush(timeout=60)
         started = monotonic()
         lead(client, "after")
         assert client.flush(timeout=10)
