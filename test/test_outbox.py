@@ -61,6 +61,10 @@ PERSON: dict[str, Any] = {
 REFUSED = {"success": False, "error": "Not for jane@example.com", "type": "unprocessable_entity"}
 
 
+ends_its_withs = pytest.mark.skipif(
+    sys.version_info < (3, 10),
+    reason="in Python 3.9 Ctrl-C can keep any with statement from giving its lock back",
+)
 timers = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no such timers")
 
 
@@ -1545,7 +1549,14 @@ def interrupt() -> None:
 
 
 @timers
-@pytest.mark.parametrize("call", ["flush", "track", "wake the senders"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "flush",
+        pytest.param("track", marks=ends_its_withs),
+        pytest.param("wake the senders", marks=ends_its_withs),
+    ],
+)
 def test_ctrl_c_at_any_moment(path: Path, server: FaultServer, call: str) -> None:
     """A call that an exception out of a signal's handler cuts short leaves nothing locked."""
     tracked = ["before"]
@@ -1567,13 +1578,14 @@ def test_ctrl_c_at_any_moment(path: Path, server: FaultServer, call: str) -> Non
                 signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.003))
                 while True:
                     go_on()
+        lead(client, "after")
         assert client.flush(timeout=60)
         started = monotonic()
-        lead(client, "after")
+        lead(client, "later")
         assert client.flush(timeout=10)
         # No step waited for a lock that nobody gives back.
         assert monotonic() - started < 5
-        assert {*tracked, "after"} <= set(names(server))
+        assert {*tracked, "after", "later"} <= set(names(server))
 
 
 @forks

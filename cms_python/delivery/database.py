@@ -84,6 +84,9 @@ class Database:
             if self._connection and not self._is_in_place():
                 self._disconnect()
             db = self._connection or self._connect(deadline - monotonic())
+            if db.in_transaction:
+                # Ctrl-C came just where an earlier one was to be rolled back.
+                db.execute("ROLLBACK")
             try:
                 left = max(deadline - monotonic(), 0.0)
                 db.execute(f"PRAGMA busy_timeout = {left * 1000:.0f}")

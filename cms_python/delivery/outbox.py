@@ -292,9 +292,10 @@ class Outbox(Delivery):
         with self._lock:
             senders = _Senders(self, self._carrier)
             if self._senders is None:
-                # Known before they start: a signal's handler that tracks then starts no others.
-                self._senders, is_started = senders, False
+                is_started = False
                 try:
+                    # Known before they start: a signal's handler that tracks then starts no others.
+                    self._senders = senders
                     is_started = senders.start()
                 finally:
                     if not is_started:
