@@ -36,7 +36,7 @@ from fault_server import (
 )
 from forking import exit_status, fork, forks, threads_beside_fork
 from needed import needs
-from waiting import restless_threads
+from waiting import handling, restless_threads
 
 from cms_python import ApiClient, CMSClient, Configuration, TrackingApi
 from cms_python.delivery.direct import Direct
@@ -337,19 +337,16 @@ def test_a_signals_handler_has_a_deadline_of_its_own(tmp_path: Path) -> None:
         handled.wait(timeout=20)
         tunnel(visit)
 
-    def handle(*_: object) -> None:
+    def handle() -> None:
         with FaultServer(silent) as hanging, CMSClient("token", hanging.url, timeout=0.1) as other:
             assert other.track_lead("from the handler", "user_42")["success"] is False
         handled.set()
 
-    before = signal.signal(signal.SIGUSR1, handle)
-    try:
-        with FaultServer(interrupt) as proxy, FaultServer(tls=context) as server:
-            own = Configuration(proxy=proxy.url, ssl_ca_cert=str(tmp_path / "ca.pem"))
-            with CMSClient("token", server.url, timeout=20, configuration=own) as client:
-                lead(client, "interrupted")
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with FaultServer(interrupt) as proxy, FaultServer(tls=context) as server:
+        own = Configuration(proxy=proxy.url, ssl_ca_cert=str(tmp_path / "ca.pem"))
+        client = CMSClient("token", server.url, timeout=20, configuration=own)
+        with client, handling(signal.SIGUSR1, handle):
+            lead(client, "interrupted")
     assert ["interrupted"] == list(arrivals(server))
 
 

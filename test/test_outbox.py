@@ -40,7 +40,7 @@ from fault_server import (
     silent,
 )
 from forking import exit_status, fork, forks, threads_beside_fork
-from waiting import restless_threads, wait_until
+from waiting import handling, restless_threads, wait_until
 
 from cms_python import CMSClient, Delivery, Event, Outbox, TrackFailure, TrackResult
 from cms_python.delivery import database as database_module
@@ -1530,17 +1530,6 @@ def test_a_fork_out_of_a_transaction(path: Path, server: FaultServer) -> None:
 
 
 # Signals
-
-
-@contextmanager
-def handling(number: signal.Signals, handler: Callable[[], object]) -> Iterator[None]:
-    """A signal has this handler; no timer is left that would send it."""
-    before = signal.signal(number, lambda *_: handler())
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(number, before)
 
 
 def interrupt() -> None:

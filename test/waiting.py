@@ -1,14 +1,15 @@
-"""The time of threads and processes: waiting for them, and letting them in between."""
+"""The time of threads and processes: waiting for them, and what comes in between."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-__all__ = ["restless_threads", "wait_until"]
+__all__ = ["handling", "restless_threads", "wait_until"]
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -28,3 +29,14 @@ def restless_threads() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(interval)
+
+
+@contextmanager
+def handling(number: signal.Signals, handler: Callable[[], object]) -> Iterator[None]:
+    """A signal has this handler; no timer is left that would send it."""
+    before = signal.signal(number, lambda *_: handler())
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(number, before)
