@@ -26,7 +26,8 @@ class OutboxError(Exception):
 class _Turn:
     """The use of the file by one thread, from before it waits for the lock."""
 
-    # Set, not called: Ctrl-C may come between any two calls, and must not shut the thread out.
+    # Set, not called: Ctrl-C may come between any two calls, and must not shut the thread out. On
+    # Python 3.9 it may come before this too; a turn that nobody has any more is over as well.
     is_over = False
 
 
@@ -45,7 +46,7 @@ class Database:
         self._identity: Optional[tuple[int, int]] = None
         self._lock = threading.RLock()
         # By thread.
-        self._turns: dict[int, _Turn] = {}
+        self._turns: dict[int, weakref.ref[_Turn]] = {}
         self._is_cut_off = False
         self._has_log = False
         with _begins:
@@ -120,21 +121,25 @@ class Database:
 
     def _enter(self, turn: _Turn, seconds: float) -> bool:
         """Takes the lock, unless this very thread has a turn: a handler of a signal may try."""
-        thread = threading.get_ident()
-        other = self._turns.get(thread)
+        other = self._turn()
         if other and not other.is_over:
             return False
-        self._turns[thread] = turn
+        self._turns[threading.get_ident()] = weakref.ref(turn)
         return self._lock.acquire(timeout=seconds)
 
     def _leave(self, turn: _Turn) -> None:
         """Gives back what this turn has taken; one that was refused leaves the other's alone."""
-        if self._turns.get(threading.get_ident()) is turn:
+        if self._turn() is turn:
             self._turns.pop(threading.get_ident(), None)
             # All of it: Ctrl-C may have kept this thread from giving it back at an earlier turn.
             with suppress(RuntimeError):
                 while True:
                     self._lock.release()
+
+    def _turn(self) -> Optional[_Turn]:
+        """The turn that this very thread has taken."""
+        taken = self._turns.get(threading.get_ident())
+        return taken() if taken else None
 
     # The connection
 

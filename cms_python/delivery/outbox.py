@@ -386,8 +386,9 @@ class _Senders:
 
     def stop(self, deadline: float) -> None:
         """Lets each thread finish what it is at, and waits for that until the deadline."""
+        threads = tuple(self._threads)  # one leaves the list before its last steps
         self.end()
-        for thread in tuple(self._threads):
+        for thread in threads:
             # on_result may close the outbox that calls it, a signal's handler one that just starts.
             if thread is not threading.current_thread() and thread.is_alive():
                 thread.join(max(deadline - monotonic(), 0.0))
