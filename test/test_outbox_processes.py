@@ -171,7 +171,7 @@ def test_an_outage_costs_neither_memory_nor_events(folder: Path) -> None:
     with nobody_listens() as url, child("queue_and_measure", path, url, OUTAGE_EVENTS) as process:
         grown = int(line_of(process))
         assert "done" == line_of(process)
-        assert [] == said_until_end(process, seconds=3)
+        assert [] == said_until_end(process, seconds=10)
     assert grown < 10 * 1024
     with Books() as server:
         stats = drained(path, server.url, 60 + OUTAGE_EVENTS / 100)
@@ -224,6 +224,6 @@ def test_a_script_that_ends_while_the_server_hangs(folder: Path) -> None:
         server.behaviour = silent
         with child("queue_and_end", path, server.url, 40) as process:
             assert "done" == line_of(process)
-            assert [] == said_until_end(process, seconds=3)
+            assert [] == said_until_end(process, seconds=10)
     with closing(Outbox(path, send=False)) as outbox:
         assert (40, 0) == (outbox.stats().queued, outbox.stats().dead)

@@ -597,7 +597,7 @@ def test_a_stop_does_not_wait_for_open_pages() -> None:
     assert [tab.response.read() for tab in tabs] == [b""] * 20
     for tab in tabs:
         tab.close()
-    assert took < 1
+    assert took < 10
 
 
 def test_a_page_that_reads_too_slowly_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ const narrow = matchMedia('(max-width: 68rem)');
 const rows = new Map();      // id → row, the oldest first
 const known = new Map();     // id → entry, whatever the search and filter
 const places = new Map();    // currency → digits after the point
-const state = { lastId: 0, filter: 'all', search: '', before: null, open: null, active: null, pending: [], loads: 0, loading: false };
+const state = { lastId: 0, filter: 'all', search: '', before: null, oldest: null, more: false, open: null, active: null, pending: [], loads: 0, loading: false };
 let kinds = [];               // of event, as the contract names them
 let faults = [];
 
@@ -200,10 +200,11 @@ async function load() {
 
 function replaceRows(answer) {
   state.lastId = answer.last_id;
+  state.oldest = answer.events[0]?.id ?? null;
+  state.more = answer.events.length === CAP;
   rows.clear();
   $('rows').replaceChildren();
   addRows(answer.events.filter(matches));
-  showPager(answer.events);
   refreshStats();
 }
 
@@ -221,9 +222,12 @@ function addRows(entries, look = null) {
     if (rows.size <= CAP) break;
     row.remove();
     rows.delete(id);
+    state.oldest = rows.keys().next().value;
+    state.more = true;
   }
   if (!rows.has(state.active) || (state.open === null && !$('rows').contains(document.activeElement))) activate($('rows').firstChild);
   showCount();
+  showPager();
 }
 
 function remember(entry) {
@@ -272,13 +276,11 @@ function showCount() {
   $('shown').textContent = rows.size ? `${rows.size.toLocaleString('en')} ${rows.size === 1 ? 'event' : 'events'}` : '';
 }
 
-function showPager(entries) {
-  const more = entries.length === CAP;
-  $('pager').hidden = !more && state.before === null;
-  $('older').disabled = !more;
+function showPager() {
+  $('pager').hidden = !state.more && state.before === null;
+  $('older').disabled = !state.more;
   $('newest').disabled = state.before === null;
-  $('pager-text').textContent = state.before === null ? 'These are the newest events.' : entries.length ? 'These are older events.' : 'There are no older events.';
-  $('older').onclick = () => choose({ before: entries[0].id });
+  $('pager-text').textContent = state.before === null ? 'These are the newest events.' : state.oldest ? 'These are older events.' : 'There are no older events.';
 }
 
 function choose(changes) {
@@ -644,6 +646,7 @@ function listen() {
   $('search').addEventListener('input', debounce(() => choose({ search: $('search').value.trim() }), 150));
   $('filters').addEventListener('change', (event) => choose({ filter: event.target.value }));
   $('show-all').addEventListener('click', () => choose({ search: '', filter: 'all' }));
+  $('older').addEventListener('click', () => choose({ before: state.oldest }));
   $('newest').addEventListener('click', () => choose({}));
   $('panel-close').addEventListener('click', closePanel);
   narrow.addEventListener('change', coverPage);
