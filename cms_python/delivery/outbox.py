@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import queue
 import threading
 import time
 import weakref
@@ -142,8 +143,9 @@ class Outbox(Delivery):
         self._carrier: Optional[Delivery] = None
         self._fallback: Optional[Delivery] = None
         self._trouble = Trouble()
-        self._senders: Optional[_Senders] = None
-        self.forget()
+        # By process, at most one. It is put in and taken out in one step each, without a lock: a
+        # handler of a signal may track too, and Ctrl-C may come before a lock is given back.
+        self._senders: dict[int, _Senders] = {}
         _outboxes.add(self)
 
     def attach(self, make_direct: Callable[[], Direct]) -> None:
@@ -264,8 +266,7 @@ class Outbox(Delivery):
 
     def close_until(self, deadline: float) -> None:
         """``close()`` with a deadline, in seconds of ``time.monotonic()``."""
-        with self._lock:
-            senders, self._senders = self._senders, None
+        senders = self._senders.pop(os.getpid(), None)
         if senders:
             # What is on its way when that time is up gets the rest to be settled.
             self._is_drained(deadline - SETTLING_SHARE * (deadline - monotonic()))
@@ -276,10 +277,8 @@ class Outbox(Delivery):
             _close(self._carrier)
 
     def forget(self) -> None:
-        """Lets go of what a fork copied: threads that the child has not got, a lock they hold."""
-        # A handler of a signal may track an event while the same thread holds the lock.
-        self._lock = threading.RLock()
-        self._senders = None
+        """Lets go of what a fork copied: threads that the child has not got."""
+        self._senders.clear()
         self._storage.forget()
 
     def __repr__(self) -> str:
@@ -287,21 +286,20 @@ class Outbox(Delivery):
 
     def _running_senders(self) -> Optional[_Senders]:
         """The threads of this process, started if they do not run; None if it does not send."""
-        if self._carrier is None or self._senders:
-            return self._senders
-        with self._lock:
-            senders = _Senders(self, self._carrier)
-            if self._senders is None:
+        senders = self._senders.get(os.getpid())
+        if senders is None and self._carrier is not None:
+            made = _Senders(self, self._carrier)
+            # Known before they start: what tracks meanwhile then starts no others.
+            senders = self._senders.setdefault(os.getpid(), made)
+            if senders is made:
                 is_started = False
                 try:
-                    # Known before they start: a signal's handler that tracks then starts no others.
-                    self._senders = senders
-                    is_started = senders.start()
+                    is_started = made.start()
                 finally:
                     if not is_started:
-                        senders.end()
-                        self._senders = None
-            return self._senders
+                        made.end()
+                        self._senders.pop(os.getpid(), None)
+        return senders
 
     def _wake_senders(self) -> None:
         senders = self._running_senders()
@@ -350,11 +348,12 @@ class _Senders:
         self._lease = carrier.timeout + LEASE_MARGIN + self._workers * self._interval
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
-        # Taken itself: Ctrl-C may come between a condition's taking its lock and its telling so.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        # One entry wakes one thread. No signal comes into the midst of it, as it does into that of
+        # a condition.
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._trouble, self._carrier_trouble = Trouble(), Trouble()
-        self._news = 0
+        # For these threads alone, to which no signal comes.
+        self._lock = threading.Lock()
         self._watched_until = float("inf")
 
     def start(self) -> bool:
@@ -373,16 +372,15 @@ class _Senders:
         return bool(self._threads)
 
     def wake(self) -> None:
-        """Tells that there is something new in the file."""
-        with self._lock:
-            self._news += 1
-            self._changed.notify()
+        """Lets a thread that sleeps look into the file, or the next that would go to sleep."""
+        if self._bell.empty():
+            self._bell.put(None)
 
     def end(self) -> None:
         """Lets each thread finish what it is at."""
         self._stopping.set()
-        with self._lock:
-            self._changed.notify_all()
+        for _ in range(self._workers):
+            self._bell.put(None)
 
     def stop(self, deadline: float) -> None:
         """Lets each thread finish what it is at, and waits for that until the deadline."""
@@ -416,7 +414,6 @@ class _Senders:
 
     def _turn(self, made: Optional[Settlement]) -> Optional[Settlement]:
         """Settles an attempt and makes the next. Returns the one that is to be settled then."""
-        news = self._news
         # on_result may take its time, and a lease would run meanwhile.
         take = not self._stopping.is_set() and not (made and self._on_result)
         try:
@@ -432,11 +429,12 @@ class _Senders:
             self._storage.excuse()
         self._tell(made, exchange)
         if exchange.claim:
-            self._wake_another()
+            # Where there was one event there may be more.
+            self.wake()
             self._wait_for_turn()
             return self._attempt(exchange.claim)
         if exchange.wait > 0:
-            self._wait(news, exchange.wait)
+            self._wait(exchange.wait)
         return None
 
     def _attempt(self, claim: Claim) -> Settlement:
@@ -453,19 +451,19 @@ class _Senders:
         self._carrier_trouble.end()
         return Settlement(claim, ruling)
 
-    def _wait(self, news: int, seconds: float) -> None:
+    def _wait(self, seconds: float) -> None:
         """Waits until there may be something to send."""
+        until = monotonic() + min(seconds, POLL)
         with self._lock:
-            if self._stopping.is_set() or news != self._news:
-                return
-            until = monotonic() + min(seconds, POLL)
-            if until >= self._watched_until:
-                self._changed.wait()
-                return
-            # It has to look before the one that watches so far, and takes over from that.
-            self._watched_until = until
-            self._changed.wait(min(seconds, POLL))
-            if self._watched_until == until:
+            # Where it has to look before the one that watches so far, it takes over from that.
+            is_watching = until < self._watched_until
+            if is_watching:
+                self._watched_until = until
+        if not self._stopping.is_set():
+            with suppress(queue.Empty):
+                self._bell.get(timeout=min(seconds, POLL) if is_watching else None)
+        with self._lock:
+            if is_watching and self._watched_until == until:
                 self._watched_until = float("inf")
 
     def _wait_for_turn(self) -> None:
@@ -475,11 +473,6 @@ class _Senders:
                 turn = max(monotonic(), self._next_turn)
                 self._next_turn = turn + self._interval
             self._stopping.wait(turn - monotonic())
-
-    def _wake_another(self) -> None:
-        """Lets another thread look: where there was one event there may be more."""
-        with self._lock:
-            self._changed.notify()
 
     def _tell(self, made: Optional[Settlement], exchange: Exchange) -> None:
         """Tells the log and the caller's function what has become of events."""
