@@ -117,7 +117,7 @@ def test_a_delayed_answer_comes_too_late(sandbox: Sandbox, client: CMSClient) ->
     """The event counts at once, the client gives up, and can't know: it is ambiguous."""
     sandbox.delay_next(5, times=None)
 
-    result = failed(client.with_options(timeout=0.3, max_retries=0))
+    result = failed(client.with_options(timeout=1.0, max_retries=0))
     assert (result["type"], result["ambiguous"]) == ("timeout_error", True)
     assert [(e["status"], e["fault"], e["counted"]) for e in entries(sandbox)] == [
         (200, "delay", True)
@@ -130,7 +130,7 @@ def test_a_silent_server_answers_nobody(sandbox: Sandbox, client: CMSClient) -> 
     """No answer at all, and nothing recorded; the client's own deadline ends it."""
     sandbox.silence_next()
 
-    result = failed(client.with_options(timeout=0.3, max_retries=0))
+    result = failed(client.with_options(timeout=1.0, max_retries=0))
     assert (result["type"], result["status_code"]) == ("timeout_error", 0)
     assert (sandbox.events, entries(sandbox)[0]["fault"]) == ([], "silence")
 
