@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from cms_python import CMSClient, Outbox
 from cms_python.delivery import outbox, storage
@@ -26,9 +27,9 @@ def say(text: object) -> None:
     os.write(1, f"{text}\n".encode())
 
 
-def client_of(path: str, url: str) -> CMSClient:
+def client_of(path: str, url: str, **options: Any) -> CMSClient:
     # Slow machines must not make a request look lost.
-    return CMSClient("token", url, timeout=60.0, delivery=Outbox(path))
+    return CMSClient("token", url, timeout=60.0, delivery=Outbox(path, **options))
 
 
 def queue(client: CMSClient, number: int) -> None:
@@ -72,9 +73,9 @@ def queue_in_threads(path: str, url: str, first: str, count: str, threads: str) 
         say(client.flush(timeout=600))
 
 
-def queue_and_end(path: str, url: str, count: str) -> None:
+def queue_and_end(path: str, url: str, count: str, drain_timeout: str) -> None:
     """A script that queues and just ends: no flush, no close."""
-    client = client_of(path, url)
+    client = client_of(path, url, drain_timeout=float(drain_timeout))
     for number in range(int(count)):
         queue(client, number)
     say("done")

@@ -38,7 +38,7 @@ def run(folder: Path, *options: str) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     return ran.stdout
