@@ -244,7 +244,7 @@ class Turmoil:
     def end(self) -> None:
         """Waits, with a new worker, until all is delivered; compares it with what was tracked."""
         self._stack.enter_context(self.shop.worker())
-        self.books.wait_for_events(EVENTS, 240)
+        self.books.wait_for_events(EVENTS, 600)
         for producer in self.producers:
             assert 0 == producer.wait(60)
         assert sorted(self.books.numbers) == list(range(EVENTS))
