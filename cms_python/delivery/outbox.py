@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import queue
 import threading
 import time
 import weakref
@@ -348,12 +347,11 @@ class _Senders:
         self._lease = carrier.timeout + LEASE_MARGIN + self._workers * self._interval
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
-        # One entry wakes one thread. No signal comes into the midst of it, as it does into that of
-        # a condition.
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # Taken itself: Ctrl-C may come between a condition's taking its lock and its telling so.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._trouble, self._carrier_trouble = Trouble(), Trouble()
-        # For these threads alone, to which no signal comes.
-        self._lock = threading.Lock()
+        self._news = 0
         self._watched_until = float("inf")
 
     def start(self) -> bool:
@@ -372,15 +370,16 @@ class _Senders:
         return bool(self._threads)
 
     def wake(self) -> None:
-        """Lets a thread that sleeps look into the file, or the next that would go to sleep."""
-        if self._bell.empty():
-            self._bell.put(None)
+        """Tells that there is something new in the file."""
+        with self._lock:
+            self._news += 1
+            self._changed.notify()
 
     def end(self) -> None:
         """Lets each thread finish what it is at."""
         self._stopping.set()
-        for _ in range(self._workers):
-            self._bell.put(None)
+        with self._lock:
+            self._changed.notify_all()
 
     def stop(self, deadline: float) -> None:
         """Lets each thread finish what it is at, and waits for that until the deadline."""
@@ -414,6 +413,7 @@ class _Senders:
 
     def _turn(self, made: Optional[Settlement]) -> Optional[Settlement]:
         """Settles an attempt and makes the next. Returns the one that is to be settled then."""
+        news = self._news
         # on_result may take its time, and a lease would run meanwhile.
         take = not self._stopping.is_set() and not (made and self._on_result)
         try:
@@ -429,12 +429,11 @@ class _Senders:
             self._storage.excuse()
         self._tell(made, exchange)
         if exchange.claim:
-            # Where there was one event there may be more.
-            self.wake()
+            self._wake_another()
             self._wait_for_turn()
             return self._attempt(exchange.claim)
         if exchange.wait > 0:
-            self._wait(exchange.wait)
+            self._wait(news, exchange.wait)
         return None
 
     def _attempt(self, claim: Claim) -> Settlement:
@@ -451,19 +450,19 @@ class _Senders:
         self._carrier_trouble.end()
         return Settlement(claim, ruling)
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, news: int, seconds: float) -> None:
         """Waits until there may be something to send."""
-        until = monotonic() + min(seconds, POLL)
         with self._lock:
-            # Where it has to look before the one that watches so far, it takes over from that.
-            is_watching = until < self._watched_until
-            if is_watching:
-                self._watched_until = until
-        if not self._stopping.is_set():
-            with suppress(queue.Empty):
-                self._bell.get(timeout=min(seconds, POLL) if is_watching else None)
-        with self._lock:
-            if is_watching and self._watched_until == until:
+            if self._stopping.is_set() or news != self._news:
+                return
+            until = monotonic() + min(seconds, POLL)
+            if until >= self._watched_until:
+                self._changed.wait()
+                return
+            # It has to look before the one that watches so far, and takes over from that.
+            self._watched_until = until
+            self._changed.wait(min(seconds, POLL))
+            if self._watched_until == until:
                 self._watched_until = float("inf")
 
     def _wait_for_turn(self) -> None:
@@ -473,6 +472,11 @@ class _Senders:
                 turn = max(monotonic(), self._next_turn)
                 self._next_turn = turn + self._interval
             self._stopping.wait(turn - monotonic())
+
+    def _wake_another(self) -> None:
+        """Lets another thread look: where there was one event there may be more."""
+        with self._lock:
+            self._changed.notify()
 
     def _tell(self, made: Optional[Settlement], exchange: Exchange) -> None:
         """Tells the log and the caller's function what has become of events."""
