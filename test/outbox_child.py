@@ -13,7 +13,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from cms_python import CMSClient, Outbox
 from cms_python.delivery import outbox, storage
@@ -73,9 +73,10 @@ def queue_in_threads(path: str, url: str, first: str, count: str, threads: str) 
         say(client.flush(timeout=600))
 
 
-def queue_and_end(path: str, url: str, count: str, drain_timeout: str) -> None:
+def queue_and_end(path: str, url: str, count: str, drain_timeout: Optional[str] = None) -> None:
     """A script that queues and just ends: no flush, no close."""
-    client = client_of(path, url, drain_timeout=float(drain_timeout))
+    options = {"drain_timeout": float(drain_timeout)} if drain_timeout else {}
+    client = client_of(path, url, **options)
     for number in range(int(count)):
         queue(client, number)
     say("done")

@@ -222,7 +222,7 @@ def test_a_script_that_ends_while_the_server_hangs(folder: Path) -> None:
     path = folder / "events.db"
     with Books() as server:
         server.behaviour = silent
-        with child("queue_and_end", path, server.url, 40, 2) as process:
+        with child("queue_and_end", path, server.url, 40) as process:
             assert "done" == line_of(process)
             assert [] == said_until_end(process, seconds=10)
     with closing(Outbox(path, send=False)) as outbox:
